@@ -1,0 +1,54 @@
+# Every target sets up what it needs. PYTHON=… picks the interpreter that .venv is made with.
+BIN := .venv/bin
+TESTED := pyproject.toml requirements/dev.lock $(shell find src tests -type f -not -name '*.pyc')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint format bench lock clean
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: .venv/setup.stamp ## .venv with kluis, bao and the tools, from the hashed lock
+
+demo: setup ## a stock OpenBao that always comes back, played before your eyes
+	@$(BIN)/kluis demo
+
+test: setup ## every test, against real servers
+	@scripts/test.sh
+
+check: lint .coverage ## lint and coverage; runs the tests unless the last run still counts
+	$(BIN)/coverage report --include='src/kluis/keyring/*' --fail-under=100
+	$(BIN)/coverage report --include='src/kluis/engine/*' --fail-under=100
+	$(BIN)/coverage report --fail-under=80
+
+lint: setup ## ruff, mypy, the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: setup ## repair what ruff can repair
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: .venv/bench.stamp ## kluis beside a stock OpenBao; results in bench/results
+	@command -v wrk >/dev/null || scripts/debian.sh wrk
+	@$(BIN)/python -m bench
+
+lock: ## write the lock files anew; UPGRADE=1 moves to the newest versions
+	@scripts/lock.sh
+
+clean: ## remove everything that was made here, .venv too
+	rm -rf .venv .venv-tools .coverage .coverage.* .hypothesis .*_cache build dist
+
+.venv/setup.stamp: requirements/dev.lock pyproject.toml
+	@scripts/setup.sh
+	@touch $@
+
+.venv/bench.stamp: requirements/bench.lock .venv/setup.stamp
+	@scripts/install.sh -r requirements/bench.lock
+	@touch $@
+
+# Written when every test passed, and dated to the start of that run.
+.coverage: $(TESTED) | setup
+	@scripts/test.sh

@@ -1,0 +1,1 @@
+"""Places where trust lives: one file a kind, one contract (base.py), loaded on demand."""

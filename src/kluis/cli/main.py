@@ -1,0 +1,85 @@
+"""The ``kluis`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from kluis import __version__
+from kluis.cli import apply, audit, client, key, serve, status, terminal, unlock
+from kluis.errors import KluisError, UsageError
+
+app = typer.Typer(
+    help="Keeps stock OpenBao and Vault servers unsealed: by anchors in the ordinary case,"
+    " by people's paper shares in the worst one.",
+    epilog="Example: kluis demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        terminal.line(f"kluis {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+app.command()(apply.apply)
+app.command()(serve.serve)
+app.command()(serve.run)
+app.command()(unlock.unlock)
+app.command()(unlock.lock)
+app.command()(status.status)
+app.command()(status.explain)
+app.command()(status.verify)
+app.add_typer(key.app, name="key")
+app.add_typer(client.app, name="client")
+app.add_typer(audit.app, name="audit")
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done or open, 2 locked, 1 error."""
+    sys.exit(guarded(lambda: app(standalone_mode=False)))
+
+
+def guarded(call: Callable[[], Any]) -> int:
+    """The exit code of a call; a mistake becomes an error message, never a traceback."""
+    try:
+        code = call()
+    except KluisError as error:
+        terminal.error(error)
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        terminal.note("interrupted")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except typer.TyperException as error:
+        return _misused(error)
+    return code if isinstance(code, int) else 0
+
+
+def _misused(error: typer.TyperException) -> int:
+    message = getattr(error, "format_message", lambda: str(error))()
+    context = getattr(error, "ctx", None)
+    if message.lstrip().startswith("Usage:"):  # a group without a command: its help
+        terminal.note(message)
+        return 1
+    command = context.command_path if context else "kluis"
+    terminal.error(UsageError(message, "the command was called wrongly", f"{command} --help"))
+    return 1

@@ -1,0 +1,1 @@
+"""The only concurrency over anchors: sealing, opening, guarding."""

@@ -1,0 +1,73 @@
+"""Replies in Vault's shape."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from kluis.keyring.strict import JSON
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_JSON: Final[Headers] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+_PREFIX: Final = secrets.token_hex(4)
+_counter = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A status, a body, and the headers of it."""
+
+    status: int
+    body: bytes
+    headers: Headers = _JSON
+
+
+@dataclass(slots=True)
+class Refusal(Exception):
+    """A request that is answered with errors; ``reason`` goes to the audit log only."""
+
+    status: int
+    errors: tuple[str, ...]
+    reason: str = ""
+    headers: Headers = field(default=())
+
+    def reply(self) -> Reply:
+        """The reply: ``{"errors": […]}``."""
+        return Reply(
+            self.status, json.dumps({"errors": list(self.errors)}).encode(), _JSON + self.headers
+        )
+
+
+def retry_after(seconds: int) -> Headers:
+    """The header that tells a client when to come back."""
+    return ((b"retry-after", str(seconds).encode("ascii")),)
+
+
+def request_id() -> str:
+    """A number for a reply: unique in this process, in the shape of a UUID."""
+    return f"{_PREFIX}-0000-4000-8000-{next(_counter):012x}"
+
+
+def data_reply(data: Mapping[str, JSON]) -> Reply:
+    """A reply that carries data."""
+    return Reply(200, (_OPEN % request_id() + json.dumps(data) + _CLOSE).encode())
+
+
+def auth_reply(auth: Mapping[str, JSON]) -> Reply:
+    """A reply that carries a login."""
+    head = _OPEN % request_id() + "null"
+    return Reply(200, (head + _CLOSE[:-5] + json.dumps(auth) + "}").encode())
+
+
+_OPEN: Final = '{"request_id":"%s","lease_id":"","renewable":false,"lease_duration":0,"data":'
+_CLOSE: Final = ',"wrap_info":null,"warnings":null,"auth":null}'
+
+
+def text_reply(data: JSON, status: int = 200) -> Reply:
+    """A reply of plain JSON, as the ``sys`` endpoints give."""
+    return Reply(status, json.dumps(data).encode())

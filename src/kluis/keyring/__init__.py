@@ -1,0 +1,1 @@
+"""The keyring: policy, document, keys. Pure: no files, no network, no clock."""

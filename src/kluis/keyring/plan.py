@@ -1,0 +1,238 @@
+"""What an apply would do: the document as it is, the wish as declared, the steps between them.
+
+Root secret and epoch
+- The policy *grows* when every set of anchors that could open before still can: the root secret
+  stays, and so does the paper of all whose place in the rule allows it.
+- It *shrinks* when some set no longer should: then the root secret is replaced, the epoch rises,
+  every key is rotated and all paper is issued anew, for the old document must not open the new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from kluis.keyring import dealing, policy, tree, trust
+from kluis.keyring.document import Document
+from kluis.keyring.policy import Policy
+from kluis.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class WantedClient:
+    """A client as declared, with its keys in this keyring."""
+
+    keys: tuple[str, ...]
+    certificate_san: str | None = None
+    networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A keyring as declared. ``leaves`` are unsealed, by the names of their anchors."""
+
+    name: str
+    opens: Policy
+    leaves: Mapping[str, tree.Leaf]
+    keys: Mapping[str, str]
+    clients: Mapping[str, WantedClient]
+
+
+class PolicyChange(Enum):
+    """How the rule changes."""
+
+    NEW = "new"
+    SAME = "same"
+    GROWS = "grows"
+    SHRINKS = "shrinks"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step in words; ``destroys`` when something is lost by it that can't be had back."""
+
+    words: str
+    destroys: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The difference between a document and a wish."""
+
+    keyring: str
+    policy: PolicyChange
+    replaced: tuple[str, ...] = ()
+    new_keys: tuple[str, ...] = ()
+    lost_keys: tuple[str, ...] = ()
+    new_clients: tuple[str, ...] = ()
+    changed_clients: tuple[str, ...] = ()
+    lost_clients: tuple[str, ...] = ()
+    heal: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.steps
+
+    @property
+    def replaces_root(self) -> bool:
+        """Whether a new root secret comes, and with it an epoch."""
+        return self.policy is PolicyChange.SHRINKS
+
+
+def make(
+    document: Document | None,
+    wanted: Wanted,
+    heal: Collection[str] = (),
+    reissue: Collection[str] = (),
+) -> Plan:
+    """The steps from ``document`` (None: there is none yet) to ``wanted``.
+
+    ``heal`` are leaves known to be damaged or unsealed; ``reissue`` are people who shall get new
+    paper.
+    """
+    if document is None:
+        change = PolicyChange.NEW
+        replaced: tuple[str, ...] = ()
+        old_keys: Mapping[str, object] = {}
+        old_clients: Mapping[str, object] = {}
+    else:
+        replaced = _replaced(document, wanted, reissue)
+        change = _policy_change(document, wanted, replaced)
+        old_keys, old_clients = document.keys, document.clients
+    plan = Plan(
+        keyring=wanted.name,
+        policy=change,
+        replaced=replaced,
+        new_keys=_only_in(wanted.keys, old_keys),
+        lost_keys=_only_in(old_keys, wanted.keys),
+        new_clients=_only_in(wanted.clients, old_clients),
+        changed_clients=_changed_clients(document, wanted),
+        lost_clients=_only_in(old_clients, wanted.clients),
+        heal=() if change is PolicyChange.SHRINKS else tuple(sorted(heal)),
+    )
+    return _with_steps(plan, document, wanted)
+
+
+def _only_in(these: Collection[str], those: Collection[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(these) - set(those)))
+
+
+def _replaced(document: Document, wanted: Wanted, reissue: Collection[str]) -> tuple[str, ...]:
+    """Anchors of the same name that are no longer the same anchor."""
+    old = {leaf.name: leaf for _, leaf in tree.leaves(document.tree)}
+    return tuple(
+        sorted(
+            name
+            for name, leaf in wanted.leaves.items()
+            if name in old and (name in reissue or _nature(leaf) != _nature(old[name]))
+        )
+    )
+
+
+def _nature(leaf: tree.Leaf) -> tuple[str, int, int]:
+    if isinstance(leaf, tree.PeopleLeaf):
+        return "people", leaf.threshold, leaf.shares
+    return leaf.kind, 1, 1
+
+
+def _policy_change(document: Document, wanted: Wanted, replaced: Collection[str]) -> PolicyChange:
+    old = tree.to_policy(document.tree)
+    if replaced:
+        return PolicyChange.SHRINKS
+    if old == wanted.opens:
+        return PolicyChange.SAME
+    if all(trust.opens_with(wanted.opens, set(names)) for names in trust.minimal_quorums(old)):
+        return PolicyChange.GROWS
+    return PolicyChange.SHRINKS
+
+
+def _changed_clients(document: Document | None, wanted: Wanted) -> tuple[str, ...]:
+    if document is None:
+        return ()
+    return tuple(
+        sorted(
+            name
+            for name, client in document.clients.items()
+            if name in wanted.clients
+            and WantedClient(client.keys, client.certificate_san, client.networks)
+            != wanted.clients[name]
+        )
+    )
+
+
+def _with_steps(plan: Plan, document: Document | None, wanted: Wanted) -> Plan:
+    steps = _policy_steps(plan, document, wanted)
+    for name in plan.new_keys:
+        steps.append(Step(f"make the key {name} ({wanted.keys[name]})"))
+    for name in plan.lost_keys:
+        steps.append(Step(f"destroy the key {name}: what it sealed is lost for good", True))
+    for name in plan.new_clients:
+        steps.append(
+            Step(f"admit the client {name} to {_list(wanted.clients[name].keys)}; print its token")
+        )
+    for name in plan.changed_clients:
+        steps.append(Step(f"change what the client {name} may do, and from where"))
+    for name in plan.lost_clients:
+        steps.append(Step(f"dismiss the client {name}: its token opens nothing any more", True))
+    for name in plan.heal:
+        steps.append(Step(f"seal the leaf of {name} anew"))
+    return replace(plan, steps=tuple(steps))
+
+
+def _policy_steps(plan: Plan, document: Document | None, wanted: Wanted) -> list[Step]:
+    rule = policy.show(wanted.opens)
+    if document is None:
+        paper = _new_paper(_people(wanted))
+        return [Step(f"make the keyring {wanted.name}, opened by: {rule}{paper}")]
+    if plan.policy is PolicyChange.SAME:
+        return []
+    if plan.policy is PolicyChange.GROWS:
+        paper = _new_paper(_paperless(document, wanted))
+        return [
+            Step(
+                f"widen the rule from '{document.opens}' to '{rule}'; the root secret stays{paper}"
+            )
+        ]
+    steps = [Step(f"replace the anchor {name}") for name in plan.replaced]
+    if rule != document.opens:
+        steps.append(Step(f"change the rule from '{document.opens}' to '{rule}'"))
+    paper = _new_paper(_people(wanted))
+    words = f"replace the root secret, and rotate every key{paper}; old paper opens nothing"
+    return [*steps, Step(words)]
+
+
+def _people(wanted: Wanted) -> list[str]:
+    return [
+        name
+        for name in sorted(policy.names(wanted.opens))
+        if isinstance(wanted.leaves[name], tree.PeopleLeaf)
+    ]
+
+
+def _paperless(document: Document, wanted: Wanted) -> list[str]:
+    """The people of a rule that grows whose old paper, if they have any, does not fit any more.
+
+    That follows from the two trees alone, so any secrets show it.
+    """
+    root = Secret.random()
+    dealt = dealing.deal(document.tree, root)
+    machine = {
+        path: dealt[path]
+        for path, leaf in tree.leaves(document.tree)
+        if isinstance(leaf, tree.AnchorLeaf)
+    }
+    old = dealing.by_name(document.tree, dealing.known(document.tree, root, machine))
+    grown = tree.from_policy(wanted.opens, wanted.leaves)
+    new = dealing.by_name(grown, dealing.deal(grown, root, old))
+    return [name for name in _people(wanted) if old.get(name) != new[name]]
+
+
+def _new_paper(people: Collection[str]) -> str:
+    return f"; print new paper for {_list(people)}" if people else ""
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(names) or "nothing"

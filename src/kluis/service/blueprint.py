@@ -1,0 +1,22 @@
+"""What a configuration asks for, as objects. compose.py draws it; nothing here reads settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kluis.anchors.base import Anchor
+from kluis.keyring.plan import Wanted
+from kluis.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """Anchors by name; stores and wishes by keyring; the folders that one process may work on."""
+
+    anchors: Mapping[str, Anchor]
+    stores: Mapping[str, Store]
+    wanted: Mapping[str, Wanted]
+    folders: frozenset[Path]
+    control: Path

@@ -1,0 +1,99 @@
+"""The control socket: one JSON object a line, in both directions, on a Unix socket.
+
+    → {"op": "status", "args": {}}
+    ← {"ok": {…}}  or  {"error": {"class", "seen", "means", "next"}}
+
+Shares and tokens cross it, so it is for the service's own user and root only: the socket is 0600
+and the kernel is asked who is at the other end. Whoever holds the folder's process lock may
+remove a socket that a crash left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import Final
+
+from kluis.errors import KluisError, ServiceError, UsageError
+from kluis.keyring.strict import JSON
+from kluis.service import operations
+from kluis.service.asking import MAX_LINE_BYTES
+from kluis.service.house import House, explain_error
+
+_PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class ControlServer:
+    """Answers commands on a Unix socket."""
+
+    def __init__(self, house: House, path: Path) -> None:
+        self._house = house
+        self._path = path
+
+    async def serve(self) -> None:
+        """Serve until cancelled; then remove the socket."""
+        server = await asyncio.start_unix_server(
+            self._talk, sock=self._listen(), limit=MAX_LINE_BYTES
+        )
+        try:
+            async with server:
+                await server.serve_forever()
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    def _listen(self) -> socket.socket:
+        folder = self._path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+        if status.st_uid not in (0, os.getuid()) or stat.S_IMODE(status.st_mode) & 0o022:
+            raise ServiceError(
+                f"others can write to {folder}",
+                "somebody could put a socket of their own there",
+                f"chmod 700 {folder}",
+            )
+        self._path.unlink(missing_ok=True)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listening.bind(os.fspath(self._path))
+        finally:
+            os.umask(before)
+        return listening
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if _may_ask(writer):
+                while line := await reader.readline():
+                    answer = await self._answer(line)
+                    writer.write(json.dumps(answer).encode() + b"\n")
+                    await writer.drain()
+        except (ConnectionError, ValueError):
+            pass  # it went away, or sent a line without an end
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, line: bytes) -> dict[str, JSON]:
+        try:
+            request = json.loads(line)
+            name, args = request["op"], request["args"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return {"error": {**explain_error(UsageError("not a request", "", ""))}}
+        try:
+            return {"ok": await operations.call(self._house, str(name), args)}
+        except KluisError as error:
+            return {"error": {**explain_error(error)}}
+
+
+def _may_ask(writer: asyncio.StreamWriter) -> bool:
+    connection = writer.get_extra_info("socket")
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _, user, _ = _PEER.unpack(found)
+    return user in (0, os.getuid())

@@ -1,0 +1,133 @@
+"""All the keyrings of one process, and the tasks that keep them open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from kluis.engine.guard import Guard, Retry
+from kluis.errors import KluisError, NotFound, UsageError
+from kluis.keyring.document import Token
+from kluis.service.blueprint import Blueprint
+
+Draw = Callable[[], Blueprint]
+
+
+class House:
+    """Guards by keyring. ``changing`` serialises everything that changes one of them."""
+
+    def __init__(
+        self,
+        draw: Draw,
+        *,
+        accept_rollback: bool = False,
+        retry: Retry = Retry(),
+        log: Any = None,
+    ) -> None:
+        """Raises KluisError when a document can't be read."""
+        self.blueprint = draw()
+        self.guards: dict[str, Guard] = {}
+        self.changing = asyncio.Lock()
+        self.serving = False
+        self._draw = draw
+        self._retry = retry
+        self._log = log
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        for name, store in self.blueprint.stores.items():
+            try:
+                document = store.load(name, accept_rollback=accept_rollback)
+            except NotFound:
+                continue
+            self.admit(Guard(document, store, self.blueprint.anchors, retry, self._changed))
+
+    def guard(self, name: str) -> Guard:
+        """The guard of a keyring. Raises UsageError or NotFound."""
+        if name in self.guards:
+            return self.guards[name]
+        if name in self.blueprint.wanted:
+            raise NotFound(f"the keyring {name} was not made yet", "", "kluis apply makes it")
+        declared = ", ".join(sorted(self.blueprint.wanted)) or "none"
+        raise UsageError(
+            f"there is no keyring {name}", f"kluis.toml declares: {declared}", "correct the name"
+        )
+
+    def admit(self, guard: Guard) -> None:
+        """Guard one more keyring; when the house serves, keep it open from now on."""
+        self.guards[guard.name] = guard
+        if self.serving:
+            self._tasks[guard.name] = asyncio.create_task(guard.keep_open())
+
+    def new_guard(self, name: str, document: Any) -> Guard:
+        """A guard for a keyring that was just made."""
+        blueprint = self.blueprint
+        return Guard(
+            document, blueprint.stores[name], blueprint.anchors, self._retry, self._changed
+        )
+
+    def redraw(self) -> None:
+        """Take the configuration as it is now. Raises KluisError; then all stays as it was."""
+        self.blueprint = self._draw()
+        for guard in self.guards.values():
+            guard.anchors = self.blueprint.anchors
+            guard.wake()
+
+    async def serve(self) -> None:
+        """Keep every keyring open until cancelled, and announce what expires."""
+        self.serving = True
+        for guard in self.guards.values():
+            self._tasks[guard.name] = asyncio.create_task(guard.keep_open())
+        try:
+            while True:
+                self._announce_expiries()
+                await asyncio.sleep(24 * 3600)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+
+    async def open_once(self) -> None:
+        """Ask the anchors of every locked keyring once."""
+        await asyncio.gather(*(guard.try_open() for guard in self.guards.values()))
+
+    def tokens_of(self, client: str) -> tuple[Token, ...]:
+        """The tokens that a client has in any keyring."""
+        for guard in self.guards.values():
+            if known := guard.document.clients.get(client):
+                return known.tokens
+        return ()
+
+    def _announce_expiries(self) -> None:
+        for name, days in self.expiries().items():
+            if days < 30 and self._log is not None:
+                self._log.warning("token expires", client=name, days=days)
+
+    def expiries(self) -> dict[str, int]:
+        """Days until the last token of a client expires, for clients whose tokens do."""
+        found: dict[str, int] = {}
+        for guard in self.guards.values():
+            for name, client in guard.document.clients.items():
+                ends = [token.expires for token in client.tokens]
+                if ends and None not in ends:
+                    last = datetime.fromisoformat(max(end for end in ends if end))
+                    found[name] = (last - datetime.now(UTC)).days
+        return found
+
+    def _changed(self, keyring: str, event: str) -> None:
+        if self._log is not None:
+            self._log.info(event, keyring=keyring)
+
+
+def now() -> str:
+    """The time for a document: RFC 3339, UTC, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def explain_error(error: KluisError) -> dict[str, str]:
+    """An error as it crosses the control socket and stands in JSON output."""
+    return {
+        "class": type(error).__name__,
+        "seen": error.seen,
+        "means": error.means,
+        "next": error.next_step,
+    }

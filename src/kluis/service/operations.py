@@ -1,0 +1,165 @@
+"""What a person can ask of the keyrings, as functions from JSON to JSON.
+
+The command line calls them in the running service over its control socket; without a service it
+calls them in its own process. Both ways they are the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from kluis.engine.guard import Guard
+from kluis.errors import AnchorError, UsageError
+from kluis.keyring.strict import JSON
+from kluis.service.house import House, explain_error
+
+Args = Mapping[str, JSON]
+Operation = Callable[[House, Args], Awaitable[dict[str, JSON]]]
+
+
+async def status(house: House, args: Args) -> dict[str, JSON]:
+    """Every keyring, its anchors, and what expires."""
+    await _open_here(house)
+    keyrings: dict[str, JSON] = {}
+    for name in sorted(house.blueprint.wanted.keys() | house.guards.keys()):
+        guard = house.guards.get(name)
+        keyrings[name] = _not_made() if guard is None else _keyring(guard)
+    expiries: dict[str, JSON] = {name: days for name, days in sorted(house.expiries().items())}
+    return {"keyrings": keyrings, "service": house.serving, "expires_in_days": expiries}
+
+
+def _not_made() -> dict[str, JSON]:
+    return {"state": "locked", "epoch": 0, "revision": 0, "anchors": {}, "needs": [], "held": False}
+
+
+def _keyring(guard: Guard) -> dict[str, JSON]:
+    anchors: dict[str, JSON] = {
+        name: {
+            "state": said.state,
+            "seen": said.seen,
+            "means": said.means,
+            "next": said.next_step,
+        }
+        for name, said in guard.anchor_statuses().items()
+    }
+    needs: list[JSON] = [list(names) for names in guard.lacks()]
+    return {
+        "state": "open" if guard.is_open else "locked",
+        "epoch": guard.document.epoch,
+        "revision": guard.document.revision,
+        "opens": guard.document.opens,
+        "anchors": anchors,
+        "needs": needs,
+        "held": guard.held,
+    }
+
+
+async def _open_here(house: House) -> None:
+    """Without a running service nothing is open: ask the anchors, so that all is really tried."""
+    if not house.serving:
+        await house.open_once()
+        for guard in house.guards.values():
+            if guard.is_open:
+                await guard.survey()
+
+
+async def verify(house: House, args: Args) -> dict[str, JSON]:
+    """Open every leaf for real."""
+    await _open_here(house)
+    guard = house.guard(text(args, "keyring"))
+    if not guard.is_open:
+        await guard.try_open()
+    guard.require_open()
+    await guard.survey()
+    return {guard.name: _keyring(guard)}
+
+
+async def unlock(house: House, args: Args) -> dict[str, JSON]:
+    """Take a share or a passphrase, or ask the anchors again; how far it is."""
+    guard = house.guard(text(args, "keyring"))
+    share, passphrase = args.get("share"), args.get("passphrase")
+    entered = ""
+    if not guard.is_open:
+        if isinstance(share, str):
+            entered = guard.enter_share(share)
+        elif isinstance(passphrase, str):
+            entered = text(args, "anchor")
+            await guard.enter_passphrase(entered, passphrase)
+        else:
+            guard.release()
+            await guard.try_open()
+    return {"entered": entered, "keyring": _keyring(guard), "progress": _progress(guard)}
+
+
+def _progress(guard: Guard) -> JSON:
+    return {name: [entered, needed] for name, (entered, needed) in guard.progress().items()}
+
+
+async def lock(house: House, args: Args) -> dict[str, JSON]:
+    """Drop the secrets of a keyring, and stay locked."""
+    guard = house.guard(text(args, "keyring"))
+    async with house.changing:
+        guard.lock()
+    return {"keyring": _keyring(guard)}
+
+
+async def reload(house: House, args: Args) -> dict[str, JSON]:
+    """Take the configuration as it is now."""
+    house.redraw()
+    return {}
+
+
+def text(args: Args, name: str) -> str:
+    """An argument that is a text. Raises UsageError."""
+    value = args.get(name)
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is missing", "the call is not complete", "see the help")
+    return value
+
+
+def texts(args: Args, name: str) -> tuple[str, ...]:
+    """An argument that is a list of texts; empty when it is not there."""
+    value = args.get(name)
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+
+def said(errors: Mapping[str, AnchorError]) -> dict[str, JSON]:
+    """What anchors said, by their names."""
+    return {name: {**explain_error(error)} for name, error in errors.items()}
+
+
+def table() -> dict[str, Operation]:
+    """All operations by name."""
+    from kluis.service import admission, applying
+
+    return {
+        "status": status,
+        "verify": verify,
+        "unlock": unlock,
+        "lock": lock,
+        "reload": reload,
+        "plan": applying.plan,
+        "apply": applying.apply,
+        "client-list": admission.client_list,
+        "client-issue": admission.client_issue,
+        "client-revoke": admission.client_revoke,
+        "key-list": admission.key_list,
+        "key-rotate": admission.key_rotate,
+    }
+
+
+CHANGES: Final = frozenset({"apply", "client-issue", "client-revoke", "key-rotate"})
+"""Operations that write; in a process of their own they need the folders to themselves."""
+
+
+async def call(house: House, name: str, args: Args) -> dict[str, JSON]:
+    """Run one operation. Raises KluisError."""
+    operation = table().get(name)
+    if operation is None:
+        raise UsageError(
+            f"there is no operation {name}",
+            "the service is of another version than the command",
+            "restart the service after an upgrade",
+        )
+    return await operation(house, args)

@@ -1,0 +1,1 @@
+"""Where keyring documents rest."""

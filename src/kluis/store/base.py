@@ -1,0 +1,26 @@
+"""The contract of a store. It holds documents; what they say is none of its business."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from kluis.keyring.document import Document
+
+
+class Store(Protocol):
+    """A place for documents, by the name of their keyring."""
+
+    def load(self, name: str, *, accept_rollback: bool = False) -> Document:
+        """The document as it was last written.
+
+        Raises NotFound, RolledBack (unless accepted), Unsafe, or DocumentError.
+        """
+        ...
+
+    def save(self, document: Document, *, after: int) -> None:
+        """Write a document, if ``after`` is the revision that rests here (0: none does).
+
+        A crash at any point leaves the old or the new document, whole. Raises Conflict, Unsafe
+        or WriteFailed; then the old one is untouched.
+        """
+        ...

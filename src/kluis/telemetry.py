@@ -1,0 +1,35 @@
+"""The names of logs and metrics. Payloads have no place here: only names, counts and words."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+REQUESTS: Final = "kluis_requests"
+UNSEALS: Final = "kluis_unseals"
+HELD: Final = "kluis_held_requests"
+CONNECTIONS: Final = "kluis_connections"
+DENIALS: Final = "kluis_denials"
+AUDIT_RECORDS: Final = "kluis_audit_records"
+KEYRING_OPEN: Final = "kluis_keyring_open"
+KEYRING_REVISION: Final = "kluis_keyring_revision"
+KEYRING_EPOCH: Final = "kluis_keyring_epoch"
+ANCHOR_OK: Final = "kluis_anchor_ok"
+TOKEN_EXPIRY: Final = "kluis_client_token_expiry_seconds"
+
+
+def logger() -> Any:
+    """The log of the service: one JSON object a line, on standard error."""
+    import logging
+    import sys
+
+    import structlog
+
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
