@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import Any, Final
+
+import structlog
 
 REQUESTS: Final = "kluis_requests"
 UNSEALS: Final = "kluis_unseals"
 HELD: Final = "kluis_held_requests"
 CONNECTIONS: Final = "kluis_connections"
 DENIALS: Final = "kluis_denials"
-AUDIT_RECORDS: Final = "kluis_audit_records"
 KEYRING_OPEN: Final = "kluis_keyring_open"
 KEYRING_REVISION: Final = "kluis_keyring_revision"
 KEYRING_EPOCH: Final = "kluis_keyring_epoch"
 ANCHOR_OK: Final = "kluis_anchor_ok"
-TOKEN_EXPIRY: Final = "kluis_client_token_expiry_seconds"
+CLIENT_EXPIRY: Final = "kluis_client_token_expiry_seconds"
 
 
 def logger() -> Any:
     """The log of the service: one JSON object a line, on standard error."""
-    import logging
-    import sys
-
-    import structlog
-
     return structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         processors=[
