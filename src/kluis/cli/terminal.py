@@ -72,9 +72,14 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console().print(shown)
 
 
+def interactive() -> bool:
+    """Whether a person sits at standard input."""
+    return sys.stdin.isatty()
+
+
 def confirm(question: str) -> bool:
     """Whether a person says yes. Raises UsageError when there is nobody to ask."""
-    if not sys.stdin.isatty():
+    if not interactive():
         raise UsageError(
             "there is nobody to ask: standard input is not a terminal",
             "a change is confirmed by a person",
@@ -86,7 +91,7 @@ def confirm(question: str) -> bool:
 
 def secret_lines(prompt: str) -> Iterable[str]:
     """Secrets, one a line: from a prompt without echo, or from standard input."""
-    if not sys.stdin.isatty():
+    if not interactive():
         for text in sys.stdin:
             if text.strip():
                 yield text.rstrip("\r\n")
@@ -99,7 +104,7 @@ def secret_lines(prompt: str) -> Iterable[str]:
 
 def new_passphrase(name: str) -> str:
     """A passphrase, entered twice at a prompt; once on standard input."""
-    if not sys.stdin.isatty():
+    if not interactive():
         text = sys.stdin.readline().rstrip("\r\n")
         if not text:
             raise UsageError(

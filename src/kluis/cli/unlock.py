@@ -19,7 +19,7 @@ Passphrase = Annotated[
     ),
 ]
 Anchors = Annotated[
-    bool, typer.Option("--anchors", help="Ask for no shares: only ask the anchors again, at once.")
+    bool, typer.Option("--anchors", help="Read no shares: only ask the anchors again, at once.")
 ]
 
 
@@ -30,18 +30,21 @@ def unlock(
     passphrase: Passphrase = "",
     anchors: Anchors = False,
 ) -> None:
-    """Open a keyring in the running service: by its anchors, or with people's paper shares.
+    """Open a keyring in the running service: with people's paper shares, or by its anchors.
 
     Shares are read from a prompt without echo, or from standard input, one a line; several people
-    can run this one after another. An empty line ends.
+    can run this one after another. An empty line ends. Without a share the anchors are asked again,
+    at once.
 
     Example: kluis unlock homelab
     """
     session = Session(config)
-    found = session.call_service("unlock", keyring=keyring)
+    found = session.call_service("progress", keyring=keyring)
     failure: KluisError | None = None
     if found["keyring"]["state"] != "open" and not anchors:
         found, failure = _enter(session, keyring, passphrase, found)
+    if found["keyring"]["state"] != "open" and failure is None and not found["entered"]:
+        found = session.call_service("unlock", keyring=keyring)
     opened = found["keyring"]["state"] == "open"
     if failure is not None and not opened:
         raise failure
@@ -62,17 +65,25 @@ def _enter(
     failure: KluisError | None = None
     what = f"passphrase of {passphrase}: " if passphrase else f"share for {keyring}: "
     for text in terminal.secret_lines(what):
+        if failure is not None:  # of several lines, the last one's is the command's own error
+            _not_taken(failure)
         failure = None
         try:
             found = session.call_service("unlock", keyring=keyring, **_args(passphrase, text))
         except KluisError as error:
-            failure = error
-            terminal.note(f"not taken: {error.seen} ({error.next_step})")
+            if terminal.interactive():
+                _not_taken(error)
+            else:
+                failure = error
             continue
         if found["keyring"]["state"] == "open":
             break
         _progress(found)
     return found, failure
+
+
+def _not_taken(failure: KluisError) -> None:
+    terminal.note(f"not taken: {failure.seen} ({failure.next_step})")
 
 
 def _args(passphrase: str, text: str) -> dict[str, str]:

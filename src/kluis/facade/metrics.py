@@ -103,7 +103,7 @@ class _Present(Collector):
 
     def _expiries(self) -> GaugeMetricFamily:
         family = GaugeMetricFamily(
-            telemetry.TOKEN_EXPIRY,
+            telemetry.CLIENT_EXPIRY,
             "Seconds until a client's last token expires",
             labels=["keyring", "client"],
         )

@@ -81,8 +81,8 @@ def show(policy: Policy) -> str:
             return " or ".join(show(member) for member in of)
         case Threshold(threshold, of) if threshold == len(of):
             return " and ".join(_show_in_brackets(member) for member in of)
-        case Threshold(threshold, of):
-            return f"{threshold} of ({', '.join(show(member) for member in of)})"
+        case _:
+            return f"{policy.threshold} of ({', '.join(show(member) for member in policy.of)})"
 
 
 def depth(policy: Policy) -> int:
@@ -90,8 +90,8 @@ def depth(policy: Policy) -> int:
     match policy:
         case Name():
             return 0
-        case AnyOf(of) | Threshold(_, of):
-            return 1 + max(depth(member) for member in of)
+        case _:
+            return 1 + max(depth(member) for member in policy.of)
 
 
 def names(policy: Policy) -> Iterator[str]:
@@ -99,8 +99,8 @@ def names(policy: Policy) -> Iterator[str]:
     match policy:
         case Name(name):
             yield name
-        case AnyOf(of) | Threshold(_, of):
-            for member in of:
+        case _:
+            for member in policy.of:
                 yield from names(member)
 
 

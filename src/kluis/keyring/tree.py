@@ -77,8 +77,9 @@ def from_policy(policy: Policy, leaves: Mapping[str, Leaf]) -> Node:
             return leaves[name]
         case AnyOf(of):
             return AnyNode(tuple(from_policy(member, leaves) for member in of))
-        case Threshold(threshold, of):
-            return ThresholdNode(threshold, tuple(from_policy(member, leaves) for member in of))
+        case _:
+            members = tuple(from_policy(member, leaves) for member in policy.of)
+            return ThresholdNode(policy.threshold, members)
 
 
 def to_policy(node: Node) -> Policy:
@@ -131,12 +132,12 @@ def to_json(node: Node) -> dict[str, JSON]:
                 "kind": kind,
                 "sealed": None if sealed is None else dict(sealed),
             }
-        case PeopleLeaf(name, threshold, shares, identifier):
+        case _:
             return {
-                "people": name,
-                "threshold": threshold,
-                "shares": shares,
-                "identifier": identifier,
+                "people": node.name,
+                "threshold": node.threshold,
+                "shares": node.shares,
+                "identifier": node.identifier,
             }
 
 

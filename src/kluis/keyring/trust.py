@@ -13,7 +13,7 @@ from itertools import combinations, product
 from typing import Final
 
 from kluis.errors import TooManySets
-from kluis.keyring.policy import AnyOf, Name, Policy, Threshold, threshold
+from kluis.keyring.policy import AnyOf, Name, Policy, threshold
 
 MAX_SETS: Final = 10_000
 
@@ -67,8 +67,9 @@ def dual(policy: Policy) -> Policy:
             return policy
         case AnyOf(of):
             return threshold(len(of), [dual(member) for member in of])
-        case Threshold(count, of):
-            return threshold(len(of) - count + 1, [dual(member) for member in of])
+        case _:
+            count = len(policy.of) - policy.threshold + 1
+            return threshold(count, [dual(member) for member in policy.of])
 
 
 def opens_with(policy: Policy, available: AbstractSet[str]) -> bool:
@@ -78,8 +79,8 @@ def opens_with(policy: Policy, available: AbstractSet[str]) -> bool:
             return name in available
         case AnyOf(of):
             return any(opens_with(member, available) for member in of)
-        case Threshold(count, of):
-            return sum(opens_with(member, available) for member in of) >= count
+        case _:
+            return sum(opens_with(member, available) for member in policy.of) >= policy.threshold
 
 
 def remaining(policy: Policy, have: AbstractSet[str], lost: AbstractSet[str]) -> Policy | bool:
@@ -92,8 +93,8 @@ def remaining(policy: Policy, have: AbstractSet[str], lost: AbstractSet[str]) ->
             return True if name in have else policy if name not in lost else False
         case AnyOf(of):
             count = 1
-        case Threshold(count, of):
-            pass
+        case _:
+            count, of = policy.threshold, policy.of
     parts = [remaining(member, have, lost) for member in of]
     lacking = count - parts.count(True)
     possible = [part for part in parts if not isinstance(part, bool)]
@@ -115,9 +116,9 @@ def _smallest(policy: Policy) -> list[str]:
             return [name]
         case AnyOf(of):
             return min((_smallest(member) for member in of), key=len)
-        case Threshold(count, of):
-            parts = sorted((_smallest(member) for member in of), key=len)
-            return [name for part in parts[:count] for name in part]
+        case _:
+            parts = sorted((_smallest(member) for member in policy.of), key=len)
+            return [name for part in parts[: policy.threshold] for name in part]
 
 
 def _sets(policy: Policy) -> list[frozenset[str]]:
@@ -126,11 +127,11 @@ def _sets(policy: Policy) -> list[frozenset[str]]:
             return [frozenset({name})]
         case AnyOf(of):
             return [names for member in of for names in _sets(member)]
-        case Threshold(count, of):
-            parts = [_sets(member) for member in of]
+        case _:
+            parts = [_sets(member) for member in policy.of]
             return [
                 frozenset().union(*chosen)
-                for some in combinations(parts, count)
+                for some in combinations(parts, policy.threshold)
                 for chosen in product(*some)
             ]
 
@@ -142,10 +143,10 @@ def _count(policy: Policy) -> int:
             return 1
         case AnyOf(of):
             return sum(_count(member) for member in of)
-        case Threshold(count, of):
-            sums = [1] + [0] * count
-            for member in of:
+        case _:
+            sums = [1] + [0] * policy.threshold
+            for member in policy.of:
                 ways = _count(member)
-                for size in range(count, 0, -1):
+                for size in range(policy.threshold, 0, -1):
                     sums[size] += sums[size - 1] * ways
-            return sums[count]
+            return sums[-1]

@@ -75,21 +75,40 @@ async def verify(house: House, args: Args) -> dict[str, JSON]:
     return {guard.name: _keyring(guard)}
 
 
-async def unlock(house: House, args: Args) -> dict[str, JSON]:
-    """Take a share or a passphrase, or ask the anchors again; how far it is."""
+async def progress(house: House, args: Args) -> dict[str, JSON]:
+    """How far a keyring is from open; nothing is asked and nothing changes."""
     guard = house.guard(text(args, "keyring"))
-    share, passphrase = args.get("share"), args.get("passphrase")
+    return {"entered": "", "keyring": _keyring(guard), "progress": _progress(guard)}
+
+
+async def unlock(house: House, args: Args) -> dict[str, JSON]:
+    """Take a share or a passphrase, or ask the anchors again; how far it is.
+
+    The anchors are asked when nothing was entered, or when what was entered is whole and not
+    enough: so a lock by hand ends by the people's word, not by a part of it.
+    """
+    guard = house.guard(text(args, "keyring"))
     entered = ""
     if not guard.is_open:
-        if isinstance(share, str):
-            entered = guard.enter_share(share)
-        elif isinstance(passphrase, str):
-            entered = text(args, "anchor")
-            await guard.enter_passphrase(entered, passphrase)
-        else:
+        entered, whole = await _enter(guard, args)
+        if whole and not guard.is_open:
             guard.release()
             await guard.try_open()
-    return {"entered": entered, "keyring": _keyring(guard), "progress": _progress(guard)}
+    return {**await progress(house, args), "entered": entered}
+
+
+async def _enter(guard: Guard, args: Args) -> tuple[str, bool]:
+    """Whose share or passphrase was entered, and whether that anchor has all it needs."""
+    share, passphrase = args.get("share"), args.get("passphrase")
+    if isinstance(share, str):
+        people = guard.enter_share(share)
+        entered, needed = guard.progress()[people]
+        return people, entered >= needed
+    if isinstance(passphrase, str):
+        anchor = text(args, "anchor")
+        await guard.enter_passphrase(anchor, passphrase)
+        return anchor, True
+    return "", True
 
 
 def _progress(guard: Guard) -> JSON:
@@ -136,6 +155,7 @@ def table() -> dict[str, Operation]:
     return {
         "status": status,
         "verify": verify,
+        "progress": progress,
         "unlock": unlock,
         "lock": lock,
         "reload": reload,
