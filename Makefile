@@ -3,7 +3,7 @@ BIN := .venv/bin
 TESTED := pyproject.toml requirements/dev.lock $(shell find src tests -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format bench lock clean
+.PHONY: help setup demo test tools check lint format bench lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -13,8 +13,11 @@ setup: .venv/setup.stamp ## .venv with kluis, bao and the tools, from the hashed
 demo: setup ## a stock OpenBao that always comes back, played before your eyes
 	@$(BIN)/kluis demo
 
-test: setup ## every test, against real servers
+test: setup tools ## every test, against real servers
 	@scripts/test.sh
+
+tools:
+	@command -v curl >/dev/null && command -v pkill >/dev/null || scripts/debian.sh curl procps
 
 check: lint .coverage ## lint and coverage; runs the tests unless the last run still counts
 	$(BIN)/coverage report --include='src/kluis/keyring/*' --fail-under=100
@@ -50,5 +53,5 @@ clean: ## remove everything that was made here, .venv too
 	@touch $@
 
 # Written when every test passed, and dated to the start of that run.
-.coverage: $(TESTED) | setup
+.coverage: $(TESTED) | setup tools
 	@scripts/test.sh

@@ -7,14 +7,14 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from kluis.errors import KluisError, PolicyError, SettingsError
 from kluis.keyring import policy
 from kluis.locating import CONTROL, socket_path
-from kluis.settings import Configuration
+from kluis.settings import ClientSettings, Configuration
 
 MAX_CONFIGURATION_BYTES: Final = 1024 * 1024
 
@@ -65,18 +65,24 @@ class ConfigurationFile:
 def read(path: Path) -> ConfigurationFile:
     """The configuration in a file. Raises SettingsError with the path within it and the line."""
     text = _text(path)
+    tables = _tables(path, text)
     try:
-        settings = Configuration.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(
-            f"{path}: not TOML: {error}", "the file does not follow the format", "correct the line"
-        ) from None
+        settings = Configuration.model_validate(tables)
     except ValidationError as error:
         raise _invalid(path, text, error) from None
     file = ConfigurationFile(path.absolute(), text, settings)
     _check_rules(file)
     _check_clients(file)
     return file
+
+
+def _tables(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of 5000 digits, 1000 brackets
+        raise SettingsError(
+            f"{path}: not TOML: {error}", "the file does not follow the format", "correct the line"
+        ) from None
 
 
 def _text(path: Path) -> str:
@@ -103,7 +109,7 @@ def _text(path: Path) -> str:
 def _invalid(path: Path, text: str, error: ValidationError) -> SettingsError:
     """The first mistake that pydantic found, in words that name no Python type."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = [part for part in first["loc"] if not _is_tag(part)]
+    place = _place(first["loc"])
     more = error.error_count() - 1
     return SettingsError(
         f"{_where(path, text, place)}: {_words(first['type'], first['msg'])}",
@@ -112,11 +118,16 @@ def _invalid(path: Path, text: str, error: ValidationError) -> SettingsError:
     )
 
 
-def _is_tag(part: str | int) -> bool:
-    """Whether a part of a pydantic location names a member of a union, not of the file."""
-    return str(part) in {"static", "passphrase", "people", "TlsSettings", "[key]"} or str(
-        part
-    ).startswith("literal")
+def _place(location: Place) -> Place:
+    """A pydantic location without the parts that name a member of a union, not of the file.
+
+    They stand after ``anchors.NAME`` and after ``facade.tls``; an anchor may be named as a kind.
+    """
+    parts = [part for part in location if part != "[key]"]
+    tagged = {"anchors": 2, "facade": 2}.get(str(parts[0])) if len(parts) > 2 else None
+    if tagged and (parts[0] == "anchors" or parts[1] == "tls"):
+        del parts[tagged]
+    return parts
 
 
 def _words(kind: str, message: str) -> str:
@@ -190,3 +201,19 @@ def _check_clients(file: ConfigurationFile) -> None:
                         "name a transit key",
                     ),
                 )
+        _check_certificate(file, name, client)
+
+
+def _check_certificate(file: ConfigurationFile, name: str, client: ClientSettings) -> None:
+    facade = file.settings.facade
+    if client.certificate_san is None or facade is None:
+        return
+    if facade.tls == "off" or facade.tls.client_ca is None:
+        raise file.error(
+            ("clients", name, "certificate_san"),
+            KluisError(
+                "the facade asks nobody for a certificate",
+                "without facade.tls.client_ca this client could never get in",
+                "add client_ca to facade.tls, or leave certificate_san out",
+            ),
+        )

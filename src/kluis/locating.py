@@ -14,6 +14,7 @@ from typing import Final
 from kluis.errors import SettingsError
 
 SEARCHED: Final = (Path("kluis.toml"), Path("/etc/kluis/kluis.toml"))
+MAX_READ_BYTES: Final = 1024 * 1024
 CONTROL: Final = "control.sock"
 MAX_SOCKET_PATH_BYTES: Final = 100  # sockaddr_un has room for 107
 
@@ -37,13 +38,22 @@ def find(given: Path | None) -> Path:
 def control_socket(configuration: Path) -> Path | None:
     """The control socket that a configuration names; None when it must be read in full first."""
     try:
-        settings = tomllib.loads(configuration.read_text("utf-8"))
+        with configuration.open("rb") as file:
+            settings = tomllib.loads(file.read(MAX_READ_BYTES).decode("utf-8"))
         given = settings.get("service", {}).get("control")
         if given is None:
             first = next(iter(settings["keyrings"].values()))
             given = Path(first["store"]["path"]) / CONTROL
         return socket_path(configuration.absolute().parent / given)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        StopIteration,
+        RecursionError,
+    ):
         return None
 
 

@@ -6,14 +6,23 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
 from kluis.addresses import is_loopback, split_address
 from kluis.keyring.policy import KEY_NAME_PATTERN, NAME_PATTERN
 
-RESERVED_KEYRINGS = frozenset({"auth", "sys", "transit"})
+RESERVED = frozenset({"auth", "sys", "transit", "and", "or", "of"})
 
-AnchorName = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+
+def _free(name: str) -> str:
+    """The name itself, unless it means something in a rule or in the facade's paths."""
+    if name in RESERVED:
+        raise ValueError(f"the name {name!r} has a meaning of its own; take another")
+    return name
+
+
+AnchorName = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$"), AfterValidator(_free)]
+ClientName = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 KeyName = Annotated[str, Field(pattern=f"^{KEY_NAME_PATTERN}$")]
 KeyPath = Annotated[str, Field(pattern=f"^{NAME_PATTERN}/{KEY_NAME_PATTERN}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -192,13 +201,5 @@ class Configuration(Settings):
     anchors: dict[AnchorName, AnchorSettings] = {}
     keyrings: dict[AnchorName, KeyringSettings] = {}
     facade: FacadeSettings | None = None
-    clients: dict[AnchorName, ClientSettings] = {}
+    clients: dict[ClientName, ClientSettings] = {}
     service: ServiceSettings = ServiceSettings()
-
-    @field_validator("anchors", "keyrings")
-    @classmethod
-    def _reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
-            if name in RESERVED_KEYRINGS | {"and", "or", "of"}:
-                raise ValueError(f"the name {name!r} has a meaning of its own")
-        return value

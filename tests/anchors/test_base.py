@@ -94,8 +94,7 @@ def test_a_cancelled_caller_is_cancelled_also_when_the_anchor_ignores_it() -> No
         end = asyncio.Event()
         anchor = FailingAnchor(now=IgnoresCancellation(end))
         asking = asyncio.create_task(anchor.probe())
-        while not anchor.calls["probe"]:
-            await asyncio.sleep(0)
+        await anchor.asked.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -150,7 +149,7 @@ def test_the_deadline_of_one_call_cancels_it() -> None:
 )
 def test_what_no_document_could_take_is_not_sealed(sealed: Mapping[str, JSON]) -> None:
     anchor = FailingAnchor(now=Answers(sealed))
-    with pytest.raises(Damaged | Misconfigured):  # type: ignore[call-overload]
+    with pytest.raises((Damaged, Misconfigured)):
         asyncio.run(anchor.seal(Secret.random(), CONTEXT))
 
 

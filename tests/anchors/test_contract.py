@@ -222,7 +222,7 @@ def test_a_call_that_hangs_ends_by_its_deadline(
         "_open": lambda: anchor.open({}, CONTEXT),
         "_probe": anchor.probe,
     }
-    with pytest.raises(Unreachable, match="no answer within 0.02 s"):
+    with pytest.raises(Unreachable, match=r"no answer within 0\.02 s"):
         asyncio.run(calls[call]())
 
 
@@ -261,8 +261,10 @@ def test_no_error_and_no_repr_shows_a_secret(kind: Kind, ground: Ground, anchor:
 def shown(error: AnchorError) -> str:
     """Whatever of an error could get before somebody's eyes."""
     return "\n".join(
-        [error.seen, error.means, error.next_step, str(error), repr(error)]
-        + traceback.format_exception(error)
+        [
+            *(error.seen, error.means, error.next_step, str(error), repr(error)),
+            *traceback.format_exception(error),
+        ]
     )
 
 
@@ -280,8 +282,7 @@ def test_cancelling_whoever_asks_cancels_the_call() -> None:
     async def cancelled() -> None:
         anchor = FailingAnchor(now=Hanging())
         asking = asyncio.create_task(anchor.probe())
-        while not anchor.calls["probe"]:
-            await asyncio.sleep(0)
+        await anchor.asked.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking

@@ -119,11 +119,15 @@ def test_what_is_not_a_file_is_refused_at_once(
 
 
 def test_asking_a_folder_for_a_key_again_and_again_uses_up_no_descriptors(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = _descriptors()
     for _ in range(50):
         with pytest.raises(Misconfigured):
             read_key(FileSource(tmp_path))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert _descriptors() == before
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_missing_file_and_a_dangling_link_are_missing(tmp_path: Path) -> None:

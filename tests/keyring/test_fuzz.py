@@ -21,7 +21,8 @@ SEEDS = sorted(
 PIECES = [
     b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u0000", b"\\ud800", b"\xff", b"\0",
     b"null", b"true", b"-1", b"0", b"1e999", b"NaN", b"1.5", b"9" * 40, b"9" * 5000,
-    b'"epoch":2', b'"any"', b"[" * 70, b'{"a":' * 70, b"\xed\xa0\x80", "é".encode(), b"AAAA", b"=", b" ", b"\n",
+    b'"epoch":2', b'"any"', b"[" * 70, b'{"a":' * 70, b"\xed\xa0\x80", "é".encode(),
+    b"AAAA", b"=", b" ", b"\n",
 ]  # fmt: skip
 
 

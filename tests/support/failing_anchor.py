@@ -141,6 +141,8 @@ class FailingAnchor(Anchor):
         self.now: Behaviour = now or Works()
         self.calls: Counter[str] = Counter()
         self.cancelled = 0
+        self.asked = asyncio.Event()
+        """Set when a call arrives; a test may clear it."""
         self._key = crypto.Aead(crypto.random_bytes(crypto.KEY_BYTES))
 
     async def _seal(self, secret: Secret, context: bytes) -> Mapping[str, JSON]:
@@ -165,6 +167,7 @@ class FailingAnchor(Anchor):
 
     async def _behave(self, call: str) -> Behaviour:
         self.calls[call] += 1
+        self.asked.set()
         behaviour = self.now
         while isinstance(behaviour, Flapping):
             behaviour = behaviour.next()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.vectors import document_faults, opening_faults, parts, valid
+from tests.vectors import document_faults, opening_faults, parts, valid, value_faults
 from tests.vectors.scheme import Object
 
 FOLDER: Final = Path(__file__).parent
@@ -16,7 +16,7 @@ FOLDER: Final = Path(__file__).parent
 
 def vectors() -> Iterator[tuple[str, Object]]:
     """Every vector by its path in this folder, without ``.json``."""
-    for module in (valid, document_faults, opening_faults, parts):
+    for module in (valid, document_faults, value_faults, opening_faults, parts):
         yield from module.vectors()
 
 

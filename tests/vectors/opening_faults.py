@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-from tests.vectors.document_faults import GONE, Step, edited, member
+from tests.vectors.editing import GONE, Step, edited, member
 from tests.vectors.keyrings import Keyring, Static, k_of, make
 from tests.vectors.scheme import Object, b64, canonical
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -53,13 +55,26 @@ app.add_typer(audit.app, name="audit")
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done or open, 2 locked, 1 error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path may hold what the terminal can't show
+            stream.reconfigure(errors="backslashreplace")
+    if _asks_for_json(sys.argv[1:]):
+        terminal.choose(terminal.Output.JSON)
     sys.exit(guarded(lambda: app(standalone_mode=False)))
+
+
+def _asks_for_json(arguments: list[str]) -> bool:
+    """Whether a program reads the answer: also where the arguments can't be understood."""
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    words = " ".join(own).replace("=", " ")
+    return re.search(r"(^| )(--output|-o) ?json( |$)", words) is not None
 
 
 def guarded(call: Callable[[], Any]) -> int:
     """The exit code of a call; a mistake becomes an error message, never a traceback."""
     try:
         code = call()
+        sys.stdout.flush()
     except KluisError as error:
         terminal.error(error)
         return 1
@@ -67,19 +82,36 @@ def guarded(call: Callable[[], Any]) -> int:
         terminal.note("interrupted")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        return 1
+    except OSError as error:
+        _discard_output()
+        terminal.error(_refused(error))
         return 1
     except typer.TyperException as error:
         return _misused(error)
     return code if isinstance(code, int) else 0
 
 
+def _discard_output() -> None:
+    """What still waits for standard output can't be written: it must not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> KluisError:
+    what = f"{error.filename}: " if error.filename else ""
+    return KluisError(
+        f"{what}{error.strerror or error}",
+        "the system refused something that kluis needs",
+        "mend that, then try again; kluis status shows what is there now",
+    )
+
+
 def _misused(error: typer.TyperException) -> int:
     message = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
-    if message.lstrip().startswith("Usage:"):  # a group without a command: its help
-        terminal.note(message)
-        return 1
+    if not message:  # a group without a command: its help was shown
+        return 0
     command = context.command_path if context else "kluis"
     terminal.error(UsageError(message, "the command was called wrongly", f"{command} --help"))
     return 1

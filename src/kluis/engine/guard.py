@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from kluis.anchors.base import Anchor
 from kluis.engine.opening import Opened, Opening, open_leaf, wrong_answer
-from kluis.errors import AnchorError, Damaged, Locked, TooManySets, UnknownKey
+from kluis.errors import AnchorError, Damaged, Locked, UnknownKey
 from kluis.keyring import tree
 from kluis.keyring.document import Document
 from kluis.keyring.keys import Key, TransitKey
@@ -207,10 +207,7 @@ class Guard:
 
     def lacks(self) -> tuple[tuple[str, ...], ...]:
         """The sets of anchors of which each would open the keyring now; none when it is open."""
-        try:
-            state = self._opening.state()
-        except TooManySets:
-            return ()
+        state = self._opening.state()
         return state.sets if isinstance(state, Needs) and not self.is_open else ()
 
     def progress(self) -> dict[str, tuple[int, int]]:

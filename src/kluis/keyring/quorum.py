@@ -21,8 +21,7 @@ from kluis.secret import Secret
 
 MAX_CANDIDATES: Final = 4096
 """Candidates tried at one node: far above what answers of honest anchors make (one), it bounds
-the work that wrong answers can cause. All choices among
-14 members that gave one answer each are fewer."""
+the work that wrong answers can cause. The choices among 14 members, one answer each, are fewer."""
 
 MAX_LISTED: Final = 100
 

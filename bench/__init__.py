@@ -1,0 +1,1 @@
+"""Benchmarks: kluis beside a stock OpenBao, on one machine, in one run."""

@@ -1,0 +1,146 @@
+"""What an apply would do: which changes keep the root secret, and which replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+
+from kluis.keyring import plan, policy, tree, trust
+from kluis.keyring.plan import Plan, PolicyChange, Wanted, WantedClient
+from kluis.keyring.policy import Policy
+from tests.keyring.strategies import make, policies, tree_of
+from tests.keyring.test_trust import subsets
+
+SEAL_CLIENT = WantedClient(("seal",))
+
+
+def wanted(
+    expression: str | Policy,
+    people: Mapping[str, tuple[int, int]] | None = None,
+    keys: Mapping[str, str] | None = None,
+    clients: Mapping[str, WantedClient] | None = None,
+) -> Wanted:
+    rule = policy.parse(expression) if isinstance(expression, str) else expression
+    leaves = {leaf.name: leaf for _, leaf in tree.leaves(tree_of(rule, people))}
+    return Wanted(
+        "homelab",
+        rule,
+        leaves,
+        {"seal": "transit"} if keys is None else keys,
+        {"bletchley": SEAL_CLIENT} if clients is None else clients,
+    )
+
+
+def words(made: Plan) -> str:
+    return "; ".join(step.words for step in made.steps)
+
+
+def test_a_new_keyring_is_made_with_its_keys_clients_and_paper() -> None:
+    made = plan.make(None, wanted("disk or family", {"family": (2, 3)}))
+    assert made.policy is PolicyChange.NEW
+    assert (made.new_keys, made.new_clients) == (("seal",), ("bletchley",))
+    assert not made.replaces_root
+    assert "print new paper for family" in words(made)
+    assert "print its token" in words(made)
+    assert not any(step.destroys for step in made.steps)
+
+
+def test_nothing_is_done_when_nothing_changed() -> None:
+    made = plan.make(make("disk or nas").document, wanted("disk or nas"))
+    assert made == Plan("homelab", PolicyChange.SAME)
+    assert made.empty
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "change"),
+    [
+        ("disk", "disk or nas", PolicyChange.GROWS),
+        ("disk and nas", "disk or nas", PolicyChange.GROWS),
+        ("disk or nas", "nas or disk", PolicyChange.GROWS),
+        ("2 of (a, b, c)", "2 of (a, b, c, d)", PolicyChange.GROWS),
+        ("disk or nas", "disk", PolicyChange.SHRINKS),
+        ("disk or nas", "disk and nas", PolicyChange.SHRINKS),
+        ("2 of (a, b, c)", "3 of (a, b, c)", PolicyChange.SHRINKS),
+        ("disk", "nas", PolicyChange.SHRINKS),
+    ],
+)
+def test_the_root_secret_stays_just_while_the_rule_only_grows(
+    old: str, new: str, change: PolicyChange
+) -> None:
+    made = plan.make(make(old).document, wanted(new))
+    assert made.policy is change
+    assert made.replaces_root == (change is PolicyChange.SHRINKS)
+    assert not made.empty
+
+
+@given(policies(max_names=4), policies(max_names=4))
+def test_who_may_no_longer_open_costs_a_new_root_secret(old: Policy, new: Policy) -> None:
+    made = plan.make(make(policy.show(old)).document, wanted(new))
+    names = sorted({*policy.names(old), *policy.names(new)})
+    lost = [s for s in subsets(names) if trust.opens_with(old, s) and not trust.opens_with(new, s)]
+    assert made.replaces_root == bool(lost)
+
+
+def test_an_anchor_of_another_kind_is_another_anchor() -> None:
+    document = make("disk or family", {"family": (2, 3)}).document
+    for people in ({"family": (3, 3)}, {"family": (2, 4)}, {}, {"family": (2, 3), "disk": (1, 1)}):
+        made = plan.make(document, wanted("disk or family", people))
+        assert made.policy is PolicyChange.SHRINKS
+        assert made.replaced == (("disk",) if "disk" in people else ("family",))
+        assert "replace the anchor" in words(made)
+
+
+def test_paper_is_issued_anew_on_request_and_the_old_one_opens_nothing() -> None:
+    document = make("disk or family", {"family": (2, 3)}).document
+    made = plan.make(document, wanted("disk or family", {"family": (2, 3)}), reissue=["family"])
+    assert made.replaced == ("family",)
+    assert made.replaces_root
+    assert "print new paper for family" in words(made)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "new_paper"),
+    [
+        ("disk or family", "disk or family or nas", False),
+        ("2 of (disk, nas, family)", "2 of (disk, nas, family, cloud)", False),
+        ("2 of (disk, nas, family)", "disk or nas or family", True),
+        ("disk", "disk or family", True),
+    ],
+)
+def test_a_rule_that_grows_says_whose_paper_no_longer_fits(
+    old: str, new: str, new_paper: bool
+) -> None:
+    document = make(old, {"family": (2, 3)}).document
+    made = plan.make(document, wanted(new, {"family": (2, 3)}))
+    assert made.policy is PolicyChange.GROWS
+    assert ("print new paper for family" in words(made)) == new_paper
+
+
+def test_leaves_are_healed_unless_all_are_sealed_anew() -> None:
+    document = make("disk or nas").document
+    made = plan.make(document, wanted("disk or nas"), heal=["nas"])
+    assert made.heal == ("nas",)
+    assert words(made) == "seal the leaf of nas anew"
+    assert plan.make(document, wanted("disk"), heal=["nas"]).heal == ()
+
+
+def test_what_is_lost_for_good_is_marked() -> None:
+    made = plan.make(make("disk").document, wanted("disk", keys={}, clients={}))
+    assert (made.lost_keys, made.lost_clients) == (("seal",), ("bletchley",))
+    assert [step.destroys for step in made.steps] == [True, True]
+
+
+def test_keys_and_clients_come_and_change() -> None:
+    made = plan.make(
+        make("disk").document,
+        wanted(
+            "disk",
+            keys={"seal": "transit", "k8s": "kms"},
+            clients={"bletchley": WantedClient(("k8s",)), "new": WantedClient(())},
+        ),
+    )
+    assert made.new_keys == ("k8s",)
+    assert (made.new_clients, made.changed_clients) == (("new",), ("bletchley",))
+    assert "admit the client new to nothing" in words(made)
