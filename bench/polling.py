@@ -25,9 +25,7 @@ class Health:
         self._connection = http.client.HTTPConnection(host, port, timeout=5.0)
         if url.scheme == "https":
             context = ssl.create_default_context(cafile=ca_file)
-            self._connection = http.client.HTTPSConnection(
-                host, port, timeout=5.0, context=context
-            )
+            self._connection = http.client.HTTPSConnection(host, port, timeout=5.0, context=context)
 
     def __call__(self) -> int:
         """The HTTP status; 0 when nobody answers."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import ssl
 import subprocess
 import sys
 import urllib.request
-import ssl
 from pathlib import Path
 
 from bench.certificates import Certificates

@@ -1,6 +1,5 @@
-"""``python -m kluis``."""
+"""``python -m kluis``: the same as ``kluis``."""
 
 from kluis.cli.main import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -136,7 +136,7 @@ def _words(kind: str, message: str) -> str:
     if kind == "missing":
         return "this field is missing"
     text = message.removeprefix("Value error, ").replace("Input should", "it should")
-    return text[:1].lower() + text[1:]
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _where(path: Path, text: str, place: Place) -> str:

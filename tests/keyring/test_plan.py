@@ -144,3 +144,11 @@ def test_keys_and_clients_come_and_change() -> None:
     assert made.new_keys == ("k8s",)
     assert (made.new_clients, made.changed_clients) == (("new",), ("bletchley",))
     assert "admit the client new to nothing" in words(made)
+
+
+def test_a_rule_of_more_sets_than_can_be_compared_can_be_changed() -> None:
+    names = [f"a{n}" for n in range(21)]
+    document = make(f"8 of ({', '.join(names[:20])})").document
+    made = plan.make(document, wanted(f"8 of ({', '.join(names)})"))
+    assert made.policy is PolicyChange.SHRINKS
+    assert plan.make(document, wanted(f"8 of ({', '.join(names[:20])})")).empty

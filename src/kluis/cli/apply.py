@@ -36,7 +36,7 @@ def apply(
     """Make keyrings, keys and clients as kluis.toml declares them.
 
     Shows what it would do, asks, does it, and prints new paper and tokens once. A second run
-    changes nothing.
+    changes nothing. With a service running, the service does it and takes it over at once.
 
     Example: kluis apply --yes
     """
@@ -45,23 +45,33 @@ def apply(
     _notes(shown["notes"])
     if shown["plan"] and not terminal.as_json():
         _plan(shown["plan"])
-    passphrases: dict[str, str] = {}
+    done = {"shares": {}, "tokens": {}, "keyrings": shown["keyrings"]}
     if shown["plan"]:
         _refuse_destruction(shown["plan"], allowed=allow_destroy)
-        passphrases = {name: terminal.new_passphrase(name) for name in shown["passphrases"]}
         if not yes and not terminal.confirm("do this?"):
-            raise ChangeRefused("nothing was changed", "you did not say yes", "")
-    done = session.call(
-        "apply",
-        digest=shown["digest"],
-        allow_destroy=allow_destroy,
-        passphrases=passphrases,
-        reissue=reissue or [],
-    )
+            raise ChangeRefused(
+                "nothing was changed", "you did not say yes", "run kluis apply again and say y"
+            )
+        done = session.call(
+            "apply",
+            digest=shown["digest"],
+            allow_destroy=allow_destroy,
+            passphrases={name: _new_passphrase(name) for name in shown["passphrases"]},
+            reissue=reissue or [],
+        )
     if terminal.as_json():
         terminal.data(done)
     else:
         _done(done)
+
+
+def _new_passphrase(name: str) -> str:
+    """What a person chose. Raises Misconfigured before anything else happens with it."""
+    from kluis.anchors.passphrase import normalised
+
+    passphrase = terminal.new_passphrase(name)
+    normalised(passphrase)
+    return passphrase
 
 
 def _plan(plan: dict[str, Any]) -> None:
@@ -83,7 +93,9 @@ def _refuse_destruction(plan: dict[str, Any], *, allowed: bool) -> None:
 
 def _notes(notes: dict[str, Any]) -> None:
     for name, said in notes.items():
-        terminal.note(f"note: {name}: {said['seen']} ({said['next']})")
+        terminal.note(f"note: {name}: {said['seen']}")
+        terminal.note(f"  why:  {said['means']}")
+        terminal.note(f"  next: {said['next']}")
 
 
 def _done(done: dict[str, Any]) -> None:

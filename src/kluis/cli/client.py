@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -15,6 +15,7 @@ from kluis.errors import UsageError
 app = typer.Typer(help="Clients and their tokens.", no_args_is_help=True)
 
 Client = Annotated[str, typer.Argument(help="The client's name.")]
+MAX_S: Final = 100 * 365 * 86_400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -66,6 +67,12 @@ def issue(
     Example: kluis client issue bletchley --overlap 24h
     """
     lives_s = seconds(expires) if expires else 0
+    if expires and not lives_s:
+        raise UsageError(
+            f"a token that expires after {expires} is of no use",
+            "it would be refused from the start",
+            "give it some days, or leave --expires out: then it never expires",
+        )
     found = Session(config).call(
         "client-issue", client=client, overlap_s=seconds(overlap), expires_s=lives_s
     )
@@ -96,4 +103,9 @@ def seconds(duration: str) -> int:
         raise UsageError(
             f"{duration!r} is not a duration", "one reads 30m, 24h or 7d", "correct it"
         )
-    return int(match[1]) * _UNITS[match[2] or "s"]
+    found = int(match[1]) * _UNITS[match[2] or "s"]
+    if found > MAX_S:
+        raise UsageError(
+            f"{duration} is more than a hundred years", "no token lives so long", "take less"
+        )
+    return found

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from kluis import __version__
-from kluis.cli import apply, audit, client, key, serve, status, terminal, unlock
+from kluis.cli import apply, audit, client, demo, explain, key, serve, status, terminal, unlock
 from kluis.errors import KluisError, UsageError
 
 app = typer.Typer(
@@ -46,8 +46,9 @@ app.command()(serve.run)
 app.command()(unlock.unlock)
 app.command()(unlock.lock)
 app.command()(status.status)
-app.command()(status.explain)
+app.command()(explain.explain)
 app.command()(status.verify)
+app.command()(demo.demo)
 app.add_typer(key.app, name="key")
 app.add_typer(client.app, name="client")
 app.add_typer(audit.app, name="audit")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kluis import locating
-from kluis.cli.options import Config, Rollback
+from kluis.cli import terminal
+from kluis.cli.options import Config, Format, Rollback
 from kluis.errors import NotFound, SettingsError, UnknownKey
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ Restarts = Annotated[
 ]
 
 
-def serve(config: Config = None, accept_rollback: Rollback = False) -> None:
+def serve(
+    config: Config = None,
+    output: Format = terminal.Output.TEXT,
+    accept_rollback: Rollback = False,
+) -> None:
     """Open what can be opened, listen, and serve until told to stop.
 
-    SIGHUP reads the configuration again; TLS files are read again when they change.
+    The log is JSON lines on standard error. SIGHUP reads the configuration again; TLS files are
+    read again when they change.
 
     Example: kluis serve --config /etc/kluis/kluis.toml
     """
@@ -45,6 +51,7 @@ def run(
     command: Command,
     key: Key,
     config: Config = None,
+    output: Format = terminal.Output.TEXT,
     address: Address = "http://127.0.0.1:8200",
     restarts: Restarts = 5,
     accept_rollback: Rollback = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +39,8 @@ class Session:
         try:
             return ask(self._control, name, args)
         except NotRunning:
+            import asyncio
+
             return asyncio.run(self._here(name, args))
 
     def call_service(self, name: str, **args: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``kluis status``, ``verify`` and ``explain``: what is open, what works, who could open."""
+"""``kluis status`` and ``kluis verify``: what is open, and what works."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import typer
 from kluis.cli import terminal
 from kluis.cli.options import Config, Format
 from kluis.cli.session import Session
-from kluis.errors import UsageError
 
 EXIT_LOCKED = 2
 
@@ -32,29 +31,66 @@ def status(config: Config = None, output: Format = terminal.Output.TEXT) -> None
 
 def _show(found: dict[str, Any]) -> None:
     if not found["service"]:
-        terminal.line("no service runs; the anchors were asked from here")
-    for name, keyring in found["keyrings"].items():
+        terminal.line("No service runs here; the anchors were asked by this command.")
         terminal.line()
+    for name, keyring in found["keyrings"].items():
         _show_keyring(name, keyring)
     for client, days in found["expires_in_days"].items():
-        terminal.line(f"the token of {client} expires in {days} days")
+        terminal.line(_expiry(client, days))
+
+
+def _expiry(client: str, days: int) -> str:
+    if days < 0:
+        return f"The token of {client} expired: kluis client issue {client} gives a new one."
+    when = "today" if days == 0 else "tomorrow" if days == 1 else f"in {days} days"
+    return f"The token of {client} expires {when}."
 
 
 def _show_keyring(name: str, keyring: dict[str, Any]) -> None:
     if not keyring["revision"]:
-        terminal.line(f"{name}: not made yet; kluis apply makes it")
+        terminal.line(f"{name}: not made yet; kluis apply makes it.")
         return
-    held = ", by hand" if keyring["held"] else ""
+    held = " by hand" if keyring["held"] else ""
     terminal.line(
-        f"{name}: {keyring['state']}{held} (epoch {keyring['epoch']},"
-        f" revision {keyring['revision']}); opens with: {keyring['opens']}"
+        f"{name}: {keyring['state']}{held}"
+        f" (epoch {keyring['epoch']}, revision {keyring['revision']})"
     )
-    terminal.table(
-        ("anchor", "state", "seen", "next"),
-        ([anchor, s["state"], s["seen"], s["next"]] for anchor, s in keyring["anchors"].items()),
+    terminal.line(f"opens with: {keyring['opens']}")
+    terminal.line()
+    terminal.entries(
+        (anchor, said["state"], _lines(said)) for anchor, said in keyring["anchors"].items()
     )
-    if keyring["needs"]:
-        terminal.line("would open with " + ", or ".join(" and ".join(s) for s in keyring["needs"]))
+    terminal.line()
+    if keyring["contradicted"]:
+        terminal.line("Enough anchors answered, and yet it does not open: the document was changed")
+        terminal.line(
+            "by somebody, or an answer is wrong. Put the last good document back (history"
+        )
+        terminal.line("beside it, or a backup) and start with --accept-rollback.")
+    elif keyring["needs"]:
+        terminal.line(f"It would open with {ways(keyring)}.")
+
+
+def _lines(said: dict[str, str]) -> list[str]:
+    failing = said["state"] not in ("ok", "waiting")
+    why = [f"why:  {said['means']}"] if failing and said["means"] else []
+    return [said["seen"], *why, *([f"next: {said['next']}"] if said["next"] else [])]
+
+
+def ways(keyring: dict[str, Any]) -> str:
+    """What would open a locked keyring now, in words."""
+    return ", or ".join(
+        " and ".join(_lacking(keyring, name) for name in names) for names in keyring["needs"]
+    )
+
+
+def _lacking(keyring: dict[str, Any], name: str) -> str:
+    people = keyring["people"].get(name)
+    if people is None:
+        return name
+    missing = people["needed"] - people["entered"]
+    more = " more" if people["entered"] else ""
+    return f"{missing}{more} share{'s' if missing > 1 else ''} of {name}"
 
 
 def verify(keyring: Keyring, config: Config = None, output: Format = terminal.Output.TEXT) -> None:
@@ -69,50 +105,7 @@ def verify(keyring: Keyring, config: Config = None, output: Format = terminal.Ou
         terminal.data(found)
     else:
         _show_keyring(keyring, found[keyring])
+    if found[keyring]["state"] != "open":
+        raise typer.Exit(EXIT_LOCKED)
     if any(s["state"] not in ("ok", "waiting") for s in found[keyring]["anchors"].values()):
         raise typer.Exit(1)
-
-
-def explain(keyring: Keyring, config: Config = None, output: Format = terminal.Output.TEXT) -> None:
-    """Say who can open a keyring, what may be lost, and what must never be stolen together.
-
-    Example: kluis explain homelab
-    """
-    from kluis.keyring import policy, trust
-
-    settings = Session(config).file.settings
-    if keyring not in settings.keyrings:
-        raise UsageError(
-            f"there is no keyring {keyring}",
-            f"kluis.toml declares: {', '.join(sorted(settings.keyrings)) or 'none'}",
-            "correct the name",
-        )
-    rule = policy.parse(settings.keyrings[keyring].opens)
-    found = trust.explain(rule)
-    if terminal.as_json():
-        sets = {"quorums": [*map(list, found.quorums)], "cuts": [*map(list, found.cuts)]}
-        terminal.data({keyring: sets})
-        return
-    for text in _sentences(policy.show(rule), found):
-        terminal.line(text)
-
-
-def _sentences(rule: str, found: Any) -> list[str]:
-    return [
-        f"Rule: {rule}",
-        "",
-        "It opens with any of:",
-        *(f"  {' and '.join(names)}" for names in found.quorums),
-        "",
-        "It is locked for good once one of these is lost as a whole:",
-        *(f"  {' and '.join(names)}" for names in found.cuts),
-        "",
-        f"Any {found.may_be_lost} may be lost at once."
-        if found.may_be_lost
-        else "Nothing may be lost: "
-        + ", ".join(found.indispensable)
-        + " is needed every time. Add another way with 'or'.",
-        f"A thief needs only one of: {', '.join(found.alone)}."
-        if found.alone
-        else "No single theft opens it.",
-    ]

@@ -44,7 +44,12 @@ def line(text: str = "") -> None:
 
 def note(text: str) -> None:
     """One line beside the output: progress, a hint. On standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(_printable(text), file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    """One line that can do nothing to a terminal, whatever was in a file or a name."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def error(failure: KluisError) -> None:
@@ -53,11 +58,11 @@ def error(failure: KluisError) -> None:
         name = type(failure).__name__
         said = {"class": name, "seen": failure.seen, "means": failure.means}
         data({"error": {**said, "next": failure.next_step}})
-    print(f"error: {failure.seen}", file=sys.stderr)
+    note(f"error: {failure.seen}")
     if failure.means:
-        print(f"  why:  {failure.means}", file=sys.stderr)
+        note(f"  why:  {failure.means}")
     if failure.next_step:
-        print(f"  next: {failure.next_step}", file=sys.stderr)
+        note(f"  next: {failure.next_step}")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -72,9 +77,26 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console().print(shown)
 
 
+def entries(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
+    """A name, a word and some sentences each, in columns, folded to the terminal's width."""
+    import shutil
+    import textwrap
+
+    shown = list(rows)
+    names = max((len(name) for name, _, _ in shown), default=0)
+    words = max((len(word) for _, word, _ in shown), default=0)
+    margin = " " * (2 + names + 2 + words + 2)
+    width = max(len(margin) + 24, shutil.get_terminal_size().columns)
+    for name, word, sentences in shown:
+        first = f"  {name:{names}}  {word:{words}}  "
+        for number, sentence in enumerate(sentences):
+            before = margin if number else first
+            print(textwrap.fill(sentence, width, initial_indent=before, subsequent_indent=margin))
+
+
 def interactive() -> bool:
     """Whether a person sits at standard input."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def confirm(question: str) -> bool:
@@ -85,21 +107,32 @@ def confirm(question: str) -> bool:
             "a change is confirmed by a person",
             "add --yes if you mean it",
         )
-    note(f"{question} [y/N] ")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def secret_lines(prompt: str) -> Iterable[str]:
-    """Secrets, one a line: from a prompt without echo, or from standard input."""
+    """Secrets, one a line: from a prompt without echo, or from standard input.
+
+    An empty line ends the prompt, and so does the end of the input.
+    """
     if not interactive():
         for text in sys.stdin:
             if text.strip():
                 yield text.rstrip("\r\n")
         return
+    while text := _hidden(prompt):
+        yield text
+
+
+def _hidden(prompt: str) -> str:
     from getpass import getpass
 
-    while text := getpass(prompt):
-        yield text
+    try:
+        return getpass(prompt)
+    except EOFError:
+        note("")
+        return ""
 
 
 def new_passphrase(name: str) -> str:
@@ -113,9 +146,11 @@ def new_passphrase(name: str) -> str:
                 "give it on standard input, or run this in a terminal",
             )
         return text
-    from getpass import getpass
-
-    first = getpass(f"passphrase for {name}: ")
-    if first != getpass("again: "):
-        raise UsageError("the two passphrases differ", "one was mistyped", "try again")
+    first = _hidden(f"new passphrase for {name}: ")
+    if first != _hidden("the same again: "):
+        raise UsageError(
+            f"the two passphrases for {name} differ",
+            "one was mistyped; nothing was changed",
+            "run the command again",
+        )
     return first

@@ -9,7 +9,7 @@ import typer
 from kluis.cli import terminal
 from kluis.cli.options import Config, Format
 from kluis.cli.session import Session
-from kluis.cli.status import EXIT_LOCKED, Keyring
+from kluis.cli.status import EXIT_LOCKED, Keyring, ways
 from kluis.errors import KluisError
 
 Passphrase = Annotated[
@@ -103,8 +103,9 @@ def _progress(found: dict[str, Any]) -> None:
 
 
 def _still_locked(keyring: str, found: dict[str, Any]) -> None:
-    ways = ", or ".join(" and ".join(names) for names in found["keyring"]["needs"])
-    terminal.line(f"{keyring} is still locked" + (f"; it would open with {ways}" if ways else ""))
+    lacking = ways(found["keyring"])
+    said = f"; it would open with {lacking}" if lacking else ""
+    terminal.line(f"{keyring} is still locked{said}")
 
 
 def lock(keyring: Keyring, config: Config = None, output: Format = terminal.Output.TEXT) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import tempfile
@@ -15,7 +16,7 @@ from kluis import __version__
 from kluis.demo import acts
 from kluis.demo.acts import Act, Targets
 from kluis.demo.report import Report, Result
-from kluis.demo.site import NAMES, Site, site
+from kluis.demo.site import Site, site
 from kluis.demo.view import View
 from kluis.demo.watched import now
 from kluis.errors import KluisError, UsageError
@@ -38,13 +39,18 @@ def perform(
     SystemExit is raised. Raises KluisError when the site can't be set up.
     """
     caught: list[signal.Signals] = []
-    with _blocked(), _folder(keep) as folder:
+    with _blocked(), _private(), _folder(keep) as folder:
         try:
             return asyncio.run(
                 _until_told(folder, view, chosen or acts.ACTS, targets or acts.TARGETS, caught)
             )
         except asyncio.CancelledError:
-            pass
+            if not caught:
+                raise
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _unusable(folder, error) from None
     if caught[0] is signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + caught[0])
@@ -67,7 +73,8 @@ async def _until_told(
             playing.cancel()
 
     for number in SIGNALS:
-        loop.add_signal_handler(number, stop, number)
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, stop, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         return await playing
@@ -86,15 +93,37 @@ def _blocked() -> Iterator[None]:
 
 
 @contextmanager
+def _private() -> Iterator[None]:
+    """Files that are made here, also by what is started here, are their owner's alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         yield _new_folder(keep)
         return
-    made = Path(tempfile.mkdtemp(prefix="kluis-demo-", dir=_short_enough(tempfile.gettempdir())))
+    parent = _short_enough(tempfile.gettempdir())
+    try:
+        made = Path(tempfile.mkdtemp(prefix="kluis-demo-", dir=parent))
+    except OSError as error:
+        raise _unusable(Path(parent), error) from None
     try:
         yield made
     finally:
         shutil.rmtree(made)
+
+
+def _unusable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{folder} can't be used: {error.strerror or error}",
+        "the disk is full, or it refuses",
+        "set $TMPDIR to another folder",
+    )
 
 
 def _short_enough(folder: str) -> str:

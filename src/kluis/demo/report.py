@@ -10,11 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from kluis.keyring.strict import JSON
-
 GOOD: Final = "good"
 BAD: Final = "bad"
-_STYLES: Final = {GOOD: "bold green", BAD: "bold red"}
+STYLES: Final = {GOOD: "bold green", BAD: "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +78,15 @@ class Report:
         """Whether each act is."""
         return bool(self.results) and all(result.good for result in self.results)
 
-    def as_json(self) -> dict[str, JSON]:
+    def as_json(self) -> dict[str, object]:
         """The same as the table, with what was checked."""
-        acts: list[JSON] = [_act(result) for result in self.results]
         return {
             "verdict": verdict(self.good),
             "openbao": self.openbao,
             "kluis": self.kluis,
             "set_up_s": round(self.set_up_s, 3),
             "played_s": round(self.played_s, 3),
-            "acts": acts,
+            "acts": [_act(result) for result in self.results],
         }
 
     def table(self) -> Table:
@@ -99,8 +96,8 @@ class Report:
         shown.add_column("act", ratio=3)
         shown.add_column("who acted")
         shown.add_column("server down for")
-        shown.add_column("target", no_wrap=True)
-        shown.add_column("verdict", no_wrap=True)
+        shown.add_column("target", no_wrap=True, overflow="crop")
+        shown.add_column("verdict", no_wrap=True, overflow="crop")
         for result in self.results:
             for row in _rows(result):
                 shown.add_row(*row)
@@ -112,25 +109,24 @@ def verdict(good: bool) -> str:
     return GOOD if good else BAD
 
 
-def marked(word: str) -> Text:
+def coloured(good: bool) -> Text:
     """A verdict in its colour."""
-    return Text(word, _STYLES[word])
+    return Text(verdict(good), STYLES[verdict(good)])
 
 
-def _act(result: Result) -> JSON:
-    outages: list[JSON] = [_outage(result, outage) for outage in result.outages]
+def _act(result: Result) -> dict[str, object]:
     return {
         "act": result.letter,
         "title": result.title,
         "verdict": verdict(result.good),
         "why": result.complaint,
         "secret_read_back": result.secret_read_back,
-        "checks": [*result.checks],
-        "outages": outages,
+        "checks": list(result.checks),
+        "outages": [_outage(result, outage) for outage in result.outages],
     }
 
 
-def _outage(result: Result, outage: Outage) -> JSON:
+def _outage(result: Result, outage: Outage) -> dict[str, object]:
     return {
         "what": outage.what or result.title,
         "who": outage.who,
@@ -145,15 +141,15 @@ def _outage(result: Result, outage: Outage) -> JSON:
 def _rows(result: Result) -> Iterable[tuple[str | Text, ...]]:
     """A row for each outage; an act that has none is bad."""
     if not result.outages:
-        yield result.letter, result.title, "", "", "", marked(BAD)
+        yield result.letter, result.title, "", "", "", coloured(False)
     letter = result.letter
     for outage in result.outages:
-        blame = result.good or (not result.why and result.secret_read_back and outage.good)
+        fine = result.good or (not result.why and result.secret_read_back and outage.good)
         down = f"{outage.down_s:.2f} s"
         target = f"{outage.target_s:g} s"
         if outage.counted:  # the target is for the second line
             down, target = f"{down}\n{_time(outage)}", f"\n{target}"
-        yield letter, outage.what or result.title, outage.who, down, target, marked(verdict(blame))
+        yield letter, outage.what or result.title, outage.who, down, target, coloured(fine)
         letter = ""
 
 

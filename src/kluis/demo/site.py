@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from kluis.servers.client import ServerClient
 EXIT_LOCKED: Final = 2
 NAMES: Final = ("alice", "bob", "carol")
 MOUNT: Final = "secret"
-SECRET: Final = "demo"
+PATH: Final = "demo"
 
 
 @dataclass(slots=True)
@@ -34,6 +35,13 @@ class Held:
     root_tokens: dict[str, str] = field(default_factory=dict, repr=False)
     secret: dict[str, str] = field(default_factory=dict, repr=False)
 
+    def take(self, issued: Mapping[str, JSON]) -> None:
+        """Hand out what the first apply printed: a share to each person, a token to each server."""
+        shares = _object(issued["shares"])[files.PEOPLE]
+        if isinstance(shares, list):
+            self.shares |= zip(NAMES, map(str, shares), strict=True)
+        self.tokens |= {name: str(token) for name, token in _object(issued["tokens"]).items()}
+
 
 class Site:
     """Two machines' worth of processes in one folder. Made by ``site``."""
@@ -42,7 +50,7 @@ class Site:
         self.view = view
         self.held = Held()
         self.checks: list[str] = []
-        self._folder = folder
+        self.folder = folder
         self._processes = processes
         self._bao = files.bao_binary()
         facade, *ports = files.free_ports(5)
@@ -69,7 +77,7 @@ class Site:
     async def start_kluis(self) -> None:
         """Run ``kluis serve``."""
         argv = kluis_argv("serve", "--config", str(self._configuration))
-        await self.kluis.start(argv, self._folder / "kluis.log")
+        await self.kluis.start(argv, self.folder / "kluis.log")
 
     async def start_server(self) -> None:
         """Run the server that holds the secret."""
@@ -79,10 +87,18 @@ class Site:
         """Run the server that has nothing yet."""
         await self._start_bao(self.second, files.SECOND)
 
+    async def empty_second(self) -> None:
+        """End the second server, clear its storage, and run it again."""
+        await self.second.kill()
+        storage = self.folder / files.SECOND
+        shutil.rmtree(storage)
+        storage.mkdir()
+        await self.start_second()
+
     async def _start_bao(self, server: Watched, key: str) -> None:
-        argv = [self._bao, "server", f"-config={self._folder / f'{key}.hcl'}"]
+        argv = [self._bao, "server", f"-config={self.folder / f'{key}.hcl'}"]
         token = {"VAULT_TRANSIT_SEAL_TOKEN": self.held.tokens[key]}
-        await server.start(argv, self._folder / f"{key}.log", token)
+        await server.start(argv, self.folder / f"{key}.log", token)
 
     async def kill_server(self) -> float:
         """Kill -9, and a start, as a service manager does it; the moment of the kill."""
@@ -150,6 +166,12 @@ class Site:
         found = _object(_object(json.loads(ended.output)["keyrings"])[files.KEYRING])
         return str(_object(_object(found["anchors"])[files.ANCHOR])["state"])
 
+    def wraps_refused(self, client: str) -> int:
+        """How many wraps of a client the audit log says were refused because kluis was locked."""
+        log = (self.folder / "state" / "audit.jsonl").read_text().splitlines()
+        wanted = {"client": client, "operation": "encrypt", "what": "locked", "verdict": "refused"}
+        return sum(1 for line in log if wanted.items() <= json.loads(line).items())
+
     async def _must(self, *arguments: str) -> dict[str, JSON]:
         ended = await self._kluis(*arguments, "--output", "json")
         if ended.code != 0:
@@ -172,12 +194,12 @@ class Site:
             await server.until("active")
             self.held.secret.setdefault("value", secrets.token_hex(16))
             await client.mount_kv(token, MOUNT)
-            await client.kv_put(token, MOUNT, SECRET, self.held.secret)
+            await client.kv_put(token, MOUNT, PATH, self.held.secret)
 
     async def read_back(self, server: Watched) -> None:
         """Read the secret and compare it. Raises ServerError."""
         async with ServerClient(server.address) as client:
-            found = await client.kv_get(self.held.root_tokens[server.name], MOUNT, SECRET)
+            found = await client.kv_get(self.held.root_tokens[server.name], MOUNT, PATH)
         if found != self.held.secret:
             raise ServerError(f"{server.name} gave another secret than was written", "", "")
 

@@ -19,7 +19,7 @@ from kluis.errors import ServerError
 from kluis.servers.client import ServerClient
 
 POLL_S: Final = 0.02
-ANSWER_S: Final = 1.0
+ANSWER_S: Final = 5.0  # in the middle of an init a server answers nobody for two seconds
 DEADLINE_S: Final = 20.0
 
 DOWN: Final = "down"

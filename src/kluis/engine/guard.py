@@ -148,18 +148,19 @@ class Guard:
     async def _survey_until_woken(self, opened: Opened) -> None:
         surveying = asyncio.create_task(self._survey(opened))
         try:
-            while not await self._woken_within(self._retry.survey_s) and not surveying.done():
-                pass  # an anchor hangs: its deadline tells, and a wake need not wait for that
+            while not await self._woken_within(self._retry.survey_s):
+                if surveying.done():  # else one hangs: its deadline will tell
+                    break
         finally:
             surveying.cancel()
 
     async def _woken_within(self, seconds: float) -> bool:
+        waking = asyncio.create_task(self._wake.wait())
         try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
+            done, _ = await asyncio.wait({waking}, timeout=seconds)
+        finally:
+            waking.cancel()
+        return bool(done)
 
     def wake(self) -> None:
         """Ask the anchors now."""
@@ -310,9 +311,7 @@ class Guard:
                 f"{leaf.shares} people have one share each",
                 "" if self.is_open else f"kluis unlock {self.name}",
             )
-        failure = self._opening.failures.get(name)
-        if failure is None and name not in self._opening.answered:
-            failure = self._surveyed.get(name)
+        failure = self._opening.failures.get(name) or self._surveyed.get(name)
         if failure is not None:
             return _of(failure)
         if leaf.sealed is None:

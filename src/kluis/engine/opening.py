@@ -130,22 +130,16 @@ class Opening:
         return [call.task for call in self._calls.values() if not call.task.done()]
 
     async def _ask_one(self, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor | None) -> None:
-        outcome: Secret | AnchorError
         try:
-            outcome = await open_leaf(self.document, path, leaf, anchor)
+            secret = await open_leaf(self.document, path, leaf, anchor)
         except AnchorError as error:
-            outcome = error
-        call = self._calls.get(path)
-        if call is None or call.task is not asyncio.current_task():  # cancelled, and ignored it
-            return
-        if isinstance(outcome, AnchorError):
-            self.failures[leaf.name] = outcome
+            self.failures[leaf.name] = error
             self._quorum.fail(path)
             return
         del self._calls[path]  # this call is over: opening cancels the others
         self.failures.pop(leaf.name, None)
         self.answered.add(leaf.name)
-        if opened := self._try(path, outcome):
+        if opened := self._try(path, secret):
             self._on_open(opened)
 
     def enter_share(self, line: str) -> tuple[str, Opened | None]:

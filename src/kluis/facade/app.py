@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from kluis import telemetry
 from kluis.addresses import is_loopback
 from kluis.engine.guard import Guard
 from kluis.errors import AuditError, KeyringKeyError, Locked
@@ -15,12 +17,26 @@ from kluis.facade.audit import AuditLog, members
 from kluis.facade.clients import Caller, Directory, Peer
 from kluis.facade.hold import Hold
 from kluis.facade.limits import Limits, Rate
-from kluis.facade.metrics import Metrics
+from kluis.facade.metrics import CONTENT_TYPE, Metrics
 from kluis.facade.replies import Refusal, Reply, retry_after
 from kluis.facade.requests import Gone, Receive, Request
 
 _WRITES: Final = ("PUT", "POST")
 _READS: Final = ("GET", "HEAD")
+_METHODS: Final = {"keys": _READS, "lookup-self": (*_READS, *_WRITES)}
+_BODILESS: Final = (204, 205, 304)
+_MAX_NAME_CHARS: Final = 128
+_STRANGERS: Final = 16
+"""All strangers together fill the audit log at most so many times as fast as one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asks for, in its own words."""
+
+    operation: str
+    keyring: str = ""
+    key: str = ""
 
 
 class Facade:
@@ -42,6 +58,8 @@ class Facade:
         self._directory = Directory(guards, private)
         self._requests = Rate(limits.requests_per_s)
         self._denials = Rate(limits.denials_per_s)
+        self._all_denials = Rate(limits.denials_per_s * _STRANGERS)
+        self._health = system.Health(guards)
 
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
         """Answer one request (ASGI)."""
@@ -49,28 +67,24 @@ class Facade:
             reply = await self._answer(_request(scope, receive))
         except Gone:
             return
-        length = (b"content-length", str(len(reply.body)).encode("ascii"))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": reply.status,
-                "headers": [*reply.headers, length],
-            }
-        )
-        await send({"type": "http.response.body", "body": reply.body})
+        except Exception as error:  # noqa: BLE001 - its words may quote what was sent
+            reply = _fault(error)
+        body = b"" if reply.status in _BODILESS else reply.body
+        length = (b"content-length", b"%d" % len(body))
+        headers = [*reply.headers, length]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, request: Request) -> Reply:
         match request.segments:
-            case (mount, operation, key) if operation in transit.OPERATIONS:
-                return await self._authenticated(request, operation, mount, key)
-            case (mount, "keys", key):
-                return await self._authenticated(request, "keys", mount, key)
+            case (mount, operation, key) if operation in transit.OPERATIONS or operation == "keys":
+                return await self._authenticated(request, Asked(operation, mount, key))
             case ("auth", "token", ("renew-self" | "lookup-self") as operation):
-                return await self._authenticated(request, operation)
+                return await self._authenticated(request, Asked(operation))
             case ("sys", ("health" | "seal-status" | "leader") as what):
                 return self._system(request, what)
             case ("metrics",):
-                return self.metrics.reply()
+                return Reply(200, self.metrics.text(), CONTENT_TYPE)
             case _:
                 return Refusal(404, ("no handler for this route",)).reply()
 
@@ -78,113 +92,127 @@ class Facade:
         if request.method not in _READS:
             return Refusal(405, ("unsupported operation",)).reply()
         if what == "health":
-            return system.health(
-                self._guards, request.query, in_words=is_loopback(request.peer.address)
-            )
+            return self._health.reply(request.query, in_words=is_loopback(request.peer.address))
         return system.seal_status(self._guards) if what == "seal-status" else system.leader()
 
-    async def _authenticated(
-        self, request: Request, operation: str, mount: str = "", key: str = ""
-    ) -> Reply:
+    async def _authenticated(self, request: Request, asked: Asked) -> Reply:
         """Answer a client. Every verdict is on record before the answer leaves."""
         caller: Caller | None = None
-        names = {"operation": operation, "keyring": mount, "key": key}
         try:
             caller = self._admit(request)
-            if operation in ("renew-self", "lookup-self"):
-                return self._login(request, operation, caller)
-            _refuse_method(request, operation)
-            guard = transit.resolve(self._guards, caller, mount, key)
-            names["keyring"] = guard.name
-            outcome = await self._use(request, operation, caller, guard, key)
-            self._record(request, caller, names, outcome.what, "released", outcome.version)
+            _refuse_method(request, asked.operation)
+            if asked.operation in ("renew-self", "lookup-self"):
+                return self._login(request, asked, caller)
+            guard = transit.resolve(self._guards, caller, asked.keyring, asked.key)
+            if guard.name != asked.keyring:
+                asked = replace(asked, keyring=guard.name)
+            outcome = await self._use(request, asked, caller, guard)
+            self._record(request, caller, asked, outcome.what, "released", outcome.version)
             if outcome.what == "unseal":
-                self.metrics.unsealed(guard.name, key, caller.name)
+                self.metrics.unseals[guard.name, asked.key, caller.name] += 1
             return outcome.reply
         except Refusal as refusal:
-            return self._refused(request, caller, names, refusal)
+            return self._refused(request, caller, asked, refusal)
         except KeyringKeyError as error:
             bad = Refusal(400, (error.seen, error.means), type(error).__name__)
-            return self._refused(request, caller, names, bad)
+            return self._refused(request, caller, asked, bad)
         except Locked as error:
-            return self._refused(request, caller, names, Refusal(503, (error.seen,), "locked"))
+            return self._refused(request, caller, asked, Refusal(503, (error.seen,), "locked"))
         except AuditError as error:
             return Refusal(500, (error.seen, error.means)).reply()
 
     def _admit(self, request: Request) -> Caller:
-        if request.namespace not in (b"", b"root", b"root/"):
-            raise Refusal(404, ("there are no namespaces here",), "namespace")
-        caller = self._directory.authenticate(request.token, request.peer, _now())
+        caller = self._directory.authenticate(request.token, request.peer, time.time())
         if not self._requests.allows(caller.name, time.monotonic()):
             raise Refusal(429, ("too many requests",), "rate", retry_after(1))
+        if request.namespace not in (b"", b"root", b"root/"):
+            raise Refusal(404, ("there are no namespaces here",), "namespace")
         return caller
 
-    def _login(self, request: Request, operation: str, caller: Caller) -> Reply:
+    def _login(self, request: Request, asked: Asked, caller: Caller) -> Reply:
         now = datetime.now(UTC)
-        self._record(request, caller, {"operation": operation}, "token", "released")
-        if operation == "renew-self":
+        self._record(request, caller, asked, "token", "released")
+        if asked.operation == "renew-self":
             return login.renew(caller, request.token.decode("ascii"), now)
         return login.look_up(caller, now)
 
     async def _use(
-        self, request: Request, operation: str, caller: Caller, guard: Guard, key: str
+        self, request: Request, asked: Asked, caller: Caller, guard: Guard
     ) -> transit.Outcome:
-        if operation == "keys":
-            return transit.read(guard, key)
-        body = await request.body(self.limits.body_bytes)
+        if asked.operation == "keys":
+            return transit.read(guard, asked.key)
 
         def recheck() -> None:
-            again = self._directory.authenticate(request.token, request.peer, _now())
-            transit.resolve(self._guards, again, guard.name, key)
+            again = self._directory.authenticate(request.token, request.peer, time.time())
+            transit.resolve(self._guards, again, guard.name, asked.key)
 
-        if operation == "decrypt" and not guard.is_open:
-            held = {"operation": operation, "keyring": guard.name, "key": key}
-            self._record(request, caller, held, "held until open", "waits")
-        return await transit.use(operation, request, guard, key, self.hold, body, recheck)
+        document = guard.document
+        body = await request.body(self.limits.body_bytes)
+        if guard.document is not document:
+            recheck()  # revoked, perhaps, while the body came
+        if asked.operation == "decrypt" and not guard.is_open:
+            self._record(request, caller, asked, "held until open", "waits")
+        return await transit.use(
+            asked.operation, request, guard, asked.key, self.hold, body, recheck
+        )
 
     def _refused(
-        self, request: Request, caller: Caller | None, names: dict[str, str], refusal: Refusal
+        self, request: Request, caller: Caller | None, asked: Asked, refusal: Refusal
     ) -> Reply:
         if refusal.status == 403:
-            self.metrics.denials.inc()
-            if not self._denials.allows(request.peer.address, time.monotonic()):
+            self.metrics.denials += 1
+            if not self._worth_a_record(request.peer):
                 # Not on record: a flood must not fill the disk. The metric counts it.
                 return Refusal(429, ("too many denied requests",), "", retry_after(2)).reply()
         verdict = "denied" if refusal.status == 403 else "refused"
         try:
-            self._record(request, caller, names, refusal.reason, verdict)
+            self._record(request, caller, asked, refusal.reason, verdict)
         except AuditError as error:
             return Refusal(500, (error.seen, error.means)).reply()
         return refusal.reply()
+
+    def _worth_a_record(self, stranger: Peer) -> bool:
+        now_s = time.monotonic()
+        one = self._denials.allows(stranger.block(), now_s)
+        return one and self._all_denials.allows("", now_s)
 
     def _record(
         self,
         request: Request,
         caller: Caller | None,
-        names: Mapping[str, str],
+        asked: Asked,
         what: str,
         verdict: str,
         version: int = 0,
     ) -> None:
-        fields = dict(names)
-        if version:
-            fields["version"] = str(version)
-        self.audit.record(
-            members(
-                client=caller.name if caller else "",
-                source=request.peer.address,
-                **fields,
-                what=what,
-                verdict=verdict,
-            )
+        fields = members(
+            client=caller.name if caller else "",
+            source=request.peer.address,
+            operation=asked.operation,
+            keyring=asked.keyring[:_MAX_NAME_CHARS],
+            key=asked.key[:_MAX_NAME_CHARS],
+            version=str(version) if version else "",
+            what=what,
+            verdict=verdict,
         )
+        self.audit.record(fields)
         purpose = what if verdict in ("released", "waits") else ""
-        self.metrics.count(names["operation"], purpose, verdict)
+        self.metrics.requests[asked.operation, purpose, verdict] += 1
 
 
 def _refuse_method(request: Request, operation: str) -> None:
-    if request.method not in (_READS if operation == "keys" else _WRITES):
+    if request.method not in _METHODS.get(operation, _WRITES):
         raise Refusal(405, ("unsupported operation",), "method")
+
+
+def _fault(error: Exception) -> Reply:
+    """The answer to what nobody foresaw. Where it happened is logged, and not its words."""
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        place = f"{traceback.tb_frame.f_code.co_qualname}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    telemetry.logger().error("fault", error=type(error).__name__, at=place)
+    return Refusal(500, ("internal error",)).reply()
 
 
 def _request(scope: Any, receive: Receive) -> Request:
@@ -196,12 +224,9 @@ def _request(scope: Any, receive: Receive) -> Request:
             namespace = value
         elif name == b"authorization" and not token and value[:7].lower() == b"bearer ":
             token = value[7:].strip()
-    path: str = scope["path"]
+    # As it was sent: no name needs an escape, and an escaped slash must not become a real one.
+    path: str = scope["raw_path"].decode("ascii")
     segments = tuple(path[4:].split("/")) if path.startswith("/v1/") else (path.strip("/"),)
     peer: Peer = scope["state"]["peer"]
     query = scope["query_string"].decode("latin-1")
     return Request(scope["method"], segments, query, token, namespace, peer, receive)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -7,7 +7,6 @@ compare the head with one that was noted elsewhere (``kluis status`` shows it).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +20,8 @@ from kluis.errors import AuditError
 
 GENESIS: Final = "0" * 64
 MAX_LINE_BYTES: Final = 16 * 1024
+_BEGIN: Final = b'{"seq":'
+_CLOSED: Final = -1
 _QUOTED: Final = json.encoder.encode_basestring_ascii
 
 
@@ -33,15 +34,19 @@ class Head:
 
 
 class AuditLog:
-    """Appends to a file, and follows it when it is rotated away."""
+    """Appends to a file, and follows it when it is rotated away.
+
+    While the file can't be opened the log is closed, and every record fails.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Raises AuditError, also for a file that is no audit log: it is left as it is."""
         self.path = path
-        self._descriptor = -1
-        self._inode = 0
+        self._descriptor = _CLOSED
+        self._file: tuple[int, int] | None = None
         self._second = (0, "")
         self.head = Head()
-        self._open()
+        self._open(begins=True)
 
     def record(self, fields: str) -> None:
         """Write one record. ``fields`` are members in JSON, made by ``members``.
@@ -63,39 +68,53 @@ class AuditLog:
     def reopen_if_rotated(self) -> None:
         """Go on in a new file when the old one was moved or removed. Raises AuditError."""
         try:
-            found = self.path.stat().st_ino
+            status = self.path.stat()
+            found = status.st_dev, status.st_ino
         except OSError:
-            found = 0
-        if found != self._inode:
-            os.close(self._descriptor)
-            self._create()
+            found = None
+        if found is None or found != self._file:
+            self.close()
+            self._open()
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        if self._descriptor != _CLOSED:
+            os.close(self._descriptor)
+        self._descriptor, self._file = _CLOSED, None  # the number is soon another file's
 
-    def _open(self) -> None:
-        self._create()
-        whole, torn_bytes = _last_line(self.path)
-        if torn_bytes:  # a crash while writing; the answer to that record was never released
-            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - torn_bytes)
-        if whole:
-            self.head = _head_after(self.path, whole)
-        if torn_bytes:
-            self.record(members(event="recovered", torn_bytes=str(torn_bytes)))
-
-    def _create(self) -> None:
+    def _open(self, *, begins: bool = False) -> None:
+        """Open the file, and cut a torn record off. At the begin, go on from the last record."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC
+            flags = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o600)
+            self._continue(begins=begins)
         except OSError as error:
+            self.close()
             raise self._failed(error) from None
-        self._inode = os.fstat(self._descriptor).st_ino
+        except AuditError:
+            self.close()
+            raise
+
+    def _continue(self, *, begins: bool) -> None:
+        status = os.fstat(self._descriptor)
+        whole, torn = _tail(self._descriptor, status.st_size)
+        head = _head_after(self.path, whole) if whole else Head()
+        if not torn.startswith(_BEGIN[: len(torn)]) or len(torn) > MAX_LINE_BYTES:
+            raise _foreign(self.path)
+        if torn:  # a crash while writing; the answer to that record was never released
+            os.ftruncate(self._descriptor, status.st_size - len(torn))
+        self._file = status.st_dev, status.st_ino
+        if begins:
+            self.head = head
+        if torn:
+            self.record(members(event="recovered", torn_bytes=str(len(torn))))
 
     def _take_back(self, written: int) -> None:
-        with contextlib.suppress(OSError):  # recovered at the next start
+        try:
             os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+        except OSError:
+            self.close()  # nothing may follow half a record; opening the file again cuts it off
 
     def _failed(self, error: OSError) -> AuditError:
         return AuditError(
@@ -113,28 +132,39 @@ class AuditLog:
 
 
 def members(**fields: str) -> str:
-    """Members of a JSON object, in the order given."""
-    return ",".join(f'"{name}":{_QUOTED(value)}' for name, value in fields.items())
+    """Members of a JSON object, in the order given, but those that are empty."""
+    return ",".join([f'"{name}":{_QUOTED(value)}' for name, value in fields.items() if value])
 
 
-def _last_line(path: Path) -> tuple[bytes, int]:
-    """The last whole line of a file, and how many bytes of a torn one follow it."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2 * MAX_LINE_BYTES))
-        tail = file.read()
+def _tail(descriptor: int, size_bytes: int) -> tuple[bytes, bytes]:
+    """The last whole line of a file, and what follows it of a torn one."""
+    tail_bytes = min(size_bytes, 2 * MAX_LINE_BYTES)
+    tail = os.pread(descriptor, tail_bytes, size_bytes - tail_bytes)
     whole, newline, torn = tail.rpartition(b"\n")
-    return whole[whole.rfind(b"\n") + 1 :] + newline, len(torn)
+    return whole[whole.rfind(b"\n") + 1 :] + newline, torn
 
 
 def _head_after(path: Path, line: bytes) -> Head:
+    seq, _ = _read(line) or (0, "")
+    if not seq:
+        raise _foreign(path)
+    return Head(seq, hashlib.sha256(line).hexdigest())
+
+
+def _read(line: bytes) -> tuple[int, str] | None:
+    """The number of a record, and the digest of the one before it; None for anything else."""
     try:
-        seq = json.loads(line)["seq"]
-        if isinstance(seq, int):
-            return Head(seq, hashlib.sha256(line).hexdigest())
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise AuditError(
+        record = json.loads(line)
+        seq, previous = record["seq"], record["prev"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if type(seq) is int and seq > 0 and isinstance(previous, str) and line.endswith(b"\n"):
+        return seq, previous
+    return None
+
+
+def _foreign(path: Path) -> AuditError:
+    return AuditError(
         f"the last line of {path} is not an audit record",
         "another program wrote to the file, or it is another file",
         "move it away; kluis begins a new one",
@@ -159,11 +189,10 @@ class Chain:
             self._follow(path, number, line)
 
     def _follow(self, path: Path, number: int, line: bytes) -> None:
-        try:
-            record = json.loads(line)
-            seq, previous = int(record["seq"]), str(record["prev"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise _broken(path, number, "it is not an audit record") from None
+        read = _read(line)
+        if read is None:
+            raise _broken(path, number, "it is not a whole audit record")
+        seq, previous = read
         if not self.first:
             self.first = seq
             self.head = Head(seq - 1, previous if seq > 1 else GENESIS)

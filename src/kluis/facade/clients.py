@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from kluis.engine.guard import Guard
 from kluis.facade.replies import Refusal
@@ -26,6 +27,12 @@ class Peer:
     address: str
     certificate_names: frozenset[str] = frozenset()
 
+    def block(self) -> str:
+        """What one stranger has to himself: an IPv4 address, or the /64 of an IPv6 address."""
+        if ":" not in self.address:
+            return self.address
+        return str(ipaddress.ip_network((self.address.partition("%")[0], 64), strict=False))
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -36,9 +43,9 @@ class Grant:
     networks: tuple[Network, ...]
     expires: str | None
 
-    def refuses(self, peer: Peer, now: str) -> str:
-        """Why this peer may not use the grant; empty when it may."""
-        if self.expires is not None and self.expires <= now:
+    def refuses(self, peer: Peer, now_s: float) -> str:
+        """Why this peer may not use the grant; empty when it may. ``now_s`` is Unix time."""
+        if self.expires is not None and datetime.fromisoformat(self.expires).timestamp() <= now_s:
             return "the token expired"
         if self.certificate_san is not None and self.certificate_san not in peer.certificate_names:
             return "the certificate does not fit"
@@ -66,18 +73,19 @@ class Directory:
         """``private`` are callers of this process alone, by the digest of their token."""
         self._guards = guards
         self._private = private
-        self._documents: list[Document] = []
+        self._stamp: list[tuple[Document, bool]] = []
         self._callers: dict[str, Caller] = dict(private)
 
-    def authenticate(self, token: bytes, peer: Peer, now: str) -> Caller:
+    def authenticate(self, token: bytes, peer: Peer, now_s: float) -> Caller:
         """The caller with the grants that hold for this peer. Raises Refusal."""
         caller = self._lookup(token)
-        refused = {name: grant.refuses(peer, now) for name, grant in caller.grants.items()}
-        if not any(refused.values()):
+        reasons = [grant.refuses(peer, now_s) for grant in caller.grants.values()]
+        if not any(reasons):
             return caller
-        held = {name: grant for name, grant in caller.grants.items() if not refused[name]}
+        granted = zip(caller.grants.items(), reasons, strict=True)
+        held = {name: grant for (name, grant), reason in granted if not reason}
         if not held:
-            raise denied(f"{caller.name}: {next(iter(refused.values()))}")
+            raise denied(f"{caller.name}: {reasons[0]}")
         return replace(caller, grants=held)
 
     def _lookup(self, token: bytes) -> Caller:
@@ -88,12 +96,16 @@ class Directory:
         return caller
 
     def _refresh(self) -> None:
-        documents = [guard.document for guard in self._guards.values()]
-        if [*map(id, documents)] == [*map(id, self._documents)]:
+        guards = self._guards.values()
+        if len(guards) == len(self._stamp) and all(
+            guard.document is document and guard.is_open is is_open
+            for guard, (document, is_open) in zip(guards, self._stamp, strict=True)
+        ):
             return
-        self._documents = documents
+        self._stamp = [(guard.document, guard.is_open) for guard in guards]
         self._callers = dict(self._private)
-        for document in documents:
+        # Proven ones first: no unproven document may give a client of theirs another name.
+        for document, _ in sorted(self._stamp, key=lambda known: not known[1]):
             for name, client in document.clients.items():
                 self._admit(document.name, name, client)
 
@@ -107,7 +119,7 @@ class Directory:
             )
             known = self._callers.get(token.sha256)
             if known is not None and known.name != name:
-                continue  # one token for two names: the first keyring's word stands
+                continue  # one token for two names: the first word stands
             grants = dict(known.grants) if known else {}
             self._callers[token.sha256] = Caller(name, {**grants, keyring: grant})
 

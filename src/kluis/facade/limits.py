@@ -1,8 +1,10 @@
-"""What a facade bears: sizes, counts, and rates as token buckets."""
+"""What a facade bears: sizes, counts, rates as token buckets, and a share of its time."""
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,7 +51,26 @@ class Rate:
             self._buckets.popitem(last=False)
         return allowed
 
-    def exhausted(self, name: str, now_s: float) -> bool:
-        """Whether the bucket of ``name`` is empty, without taking from it."""
-        left, since_s = self._buckets.get(name, (self._burst, now_s))
-        return left + (now_s - since_s) * self._per_s < 1.0
+
+class Spared:
+    """Bytes that cost something to make and that anybody may ask for.
+
+    They are made anew at most so often that a tenth of the time goes into it.
+    """
+
+    __slots__ = ("_fresh_until_s", "_key", "_made", "_make")
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make = make
+        self._key: object = None
+        self._made = b""
+        self._fresh_until_s = 0.0
+
+    def get(self, key: object = None) -> bytes:
+        """The bytes; made anew at once when the ``key`` is another than the last time."""
+        start_s = time.monotonic()
+        if start_s >= self._fresh_until_s or key != self._key:
+            self._key, self._made = key, self._make()
+            end_s = time.monotonic()
+            self._fresh_until_s = end_s + 9 * (end_s - start_s)
+        return self._made

@@ -1,17 +1,24 @@
-"""Metrics for Prometheus. Counters are bound once, so that the hot path only adds."""
+"""Metrics for Prometheus. They are plain numbers until somebody asks: the hot path only adds.
+
+No label has a value that a stranger chose.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kluis import telemetry
 from kluis.engine.guard import Guard
-from kluis.facade.replies import Reply
+from kluis.facade.limits import Spared
+from kluis.facade.replies import Headers
+
+CONTENT_TYPE: Headers = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
 
 
 class Metrics:
@@ -23,41 +30,56 @@ class Metrics:
         held: Callable[[], int],
         connections: Callable[[], int],
     ) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            telemetry.REQUESTS,
-            "Requests by operation, purpose and verdict",
-            ["operation", "what", "verdict"],
-            registry=self._registry,
-        )
-        self._unseals = Counter(
-            telemetry.UNSEALS,
-            "Decrypts that opened a server",
-            ["keyring", "key", "client"],
-            registry=self._registry,
-        )
-        self.denials = Counter(
-            telemetry.DENIALS, "Requests without a valid client", registry=self._registry
-        )
-        self._bound: dict[tuple[str, str, str], Counter] = {}
-        self._registry.register(_Present(guards, held, connections))
+        self.requests: Counter[tuple[str, str, str]] = Counter()
+        """By operation, purpose and verdict."""
+        self.unseals: Counter[tuple[str, str, str]] = Counter()
+        """Decrypts that opened a server, by keyring, key and client."""
+        self.denials = 0
+        registry = CollectorRegistry()
+        registry.register(_Counts(self))
+        registry.register(_Present(guards, held, connections))
+        self._text = Spared(lambda: generate_latest(registry))
 
-    def count(self, operation: str, what: str, verdict: str) -> None:
-        """One more request."""
-        labels = (operation, what, verdict)
-        bound = self._bound.get(labels)
-        if bound is None:
-            bound = self._bound[labels] = self._requests.labels(*labels)
-        bound.inc()
-
-    def unsealed(self, keyring: str, key: str, client: str) -> None:
-        """One more real unseal."""
-        self._unseals.labels(keyring, key, client).inc()
-
-    def reply(self) -> Reply:
+    def text(self) -> bytes:
         """All metrics in the text format."""
-        kind = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
-        return Reply(200, generate_latest(self._registry), kind)
+        return self._text.get()
+
+
+class _Counts(Collector):
+    """What was counted since the start."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        counted = self._metrics
+        yield _family(
+            CounterMetricFamily(
+                telemetry.REQUESTS,
+                "Requests by operation, purpose and verdict",
+                labels=["operation", "what", "verdict"],
+            ),
+            counted.requests,
+        )
+        yield _family(
+            CounterMetricFamily(
+                telemetry.UNSEALS,
+                "Decrypts that opened a server",
+                labels=["keyring", "key", "client"],
+            ),
+            counted.unseals,
+        )
+        yield CounterMetricFamily(
+            telemetry.DENIALS, "Requests without a valid client", value=counted.denials
+        )
+
+
+def _family(
+    family: CounterMetricFamily, counts: Mapping[tuple[str, str, str], int]
+) -> CounterMetricFamily:
+    for labels, count in counts.items():
+        family.add_metric(labels, count)
+    return family
 
 
 class _Present(Collector):

@@ -55,7 +55,21 @@ def request_id() -> str:
 
 def data_reply(data: Mapping[str, JSON]) -> Reply:
     """A reply that carries data."""
-    return Reply(200, (_OPEN % request_id() + json.dumps(data) + _CLOSE).encode())
+    return _data_reply(json.dumps(data))
+
+
+def plaintext_reply(encoded: bytes) -> Reply:
+    """The answer to a decrypt; ``encoded`` is the plaintext in base64."""
+    return _data_reply(f'{{"plaintext":"{encoded.decode("ascii")}"}}')
+
+
+def ciphertext_reply(ciphertext: str, version: int) -> Reply:
+    """The answer to an encrypt or a rewrap."""
+    return _data_reply(f'{{"ciphertext":"{ciphertext}","key_version":{version}}}')
+
+
+def _data_reply(data: str) -> Reply:
+    return Reply(200, f"{_OPEN % request_id()}{data}{_CLOSE}".encode())
 
 
 def auth_reply(auth: Mapping[str, JSON]) -> Reply:

@@ -20,7 +20,8 @@ class Gone(Exception):
 class Receive(Protocol):
     """ASGI's receive."""
 
-    async def __call__(self) -> Any: ...
+    async def __call__(self) -> Any:
+        """The next message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,7 @@ class Request:
         """The body. Raises Refusal (413) or Gone."""
         message = await self.receive()
         body: bytes = message.get("body", b"")
-        while message.get("more_body", False):
-            if len(body) > limit_bytes:
-                break
+        while message.get("more_body", False) and len(body) <= limit_bytes:
             message = await self.receive()
             body += message.get("body", b"")
         if message["type"] == "http.disconnect":
@@ -59,7 +58,7 @@ class Request:
 def json_object(body: bytes) -> Mapping[str, object]:
     """The members of a JSON object; an empty body has none. Raises Refusal (400)."""
     try:
-        value = json.loads(body) if body else {}
+        value = json.loads(body.decode("utf-8")) if body else {}
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

@@ -17,7 +17,8 @@ from kluis.facade.protocol import BoundedProtocol
 from kluis.facade.tls import TlsFiles
 
 BACKLOG: Final = 4096
-HANDSHAKE_S: Final = 30.0
+HANDSHAKE_S: Final = 10.0
+STOP_S: Final = 1.0
 _SWEEP_S: Final = 1.0
 
 
@@ -41,6 +42,7 @@ class FacadeServer:
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="critical",  # a stranger's garbage is nothing to fill the log with
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -71,6 +73,8 @@ class FacadeServer:
             self._socket.close()
             for connection in list(self._state.connections):
                 connection.transport.abort()
+            if self._state.tasks:
+                await asyncio.wait(self._state.tasks, timeout=STOP_S)
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -109,6 +113,7 @@ class FacadeServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    listening: socket.socket | None = None
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, proto)
@@ -116,14 +121,17 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(BACKLOG)
         listening.setblocking(False)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is too long
+        if listening is not None:
+            listening.close()
+        code = error.errno if isinstance(error, OSError) else None
         means = {
             errno.EADDRINUSE: "another program listens there",
             errno.EADDRNOTAVAIL: "it is not an address of this machine",
             errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE",
-        }.get(error.errno or 0, "the name or the address can't be used")
+        }.get(code or 0, "the name or the address can't be used")
         raise ListenFailed(
-            f"can't listen on {host}:{port}: {error.strerror or error}",
+            f"can't listen on {host}:{port}: {getattr(error, 'strerror', None) or error}",
             means,
             "change facade.listen in kluis.toml, or stop the other program",
         ) from None

@@ -30,9 +30,11 @@ class TlsFiles:
         self._check_key()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION  # the peer is who it was at the handshake
         context.set_alpn_protocols(["http/1.1"])
         try:
-            context.load_cert_chain(self.certificate, self.key)
+            # An empty password, else OpenSSL would ask for one at the terminal.
+            context.load_cert_chain(self.certificate, self.key, password="")
         except (ssl.SSLError, OSError):
             raise SettingsError(
                 f"{self.key} does not fit {self.certificate}",
@@ -52,7 +54,7 @@ class TlsFiles:
                 "clients' certificates could not be checked",
                 "name a file with the CA in PEM",
             ) from None
-        # Optional here, demanded by the clients that are bound to a certificate: monitors have none.
+        # Optional here, and demanded of clients that are bound to one: monitors have none.
         context.verify_mode = ssl.CERT_OPTIONAL
 
     def _check_certificate(self) -> None:
@@ -61,7 +63,7 @@ class TlsFiles:
             certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except OSError as error:
             raise _unreadable(self.certificate, error) from None
-        except ValueError:
+        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
             raise SettingsError(
                 f"{self.certificate} is not a certificate in PEM",
                 "another file, or damaged",
@@ -100,4 +102,4 @@ def _stamp(path: Path) -> tuple[int, int]:
         status = path.stat()
     except OSError:
         return 0, 0
-    return status.st_ino, status.st_mtime_ns
+    return status.st_ino, status.st_ctime_ns  # which cp --preserve can't set back

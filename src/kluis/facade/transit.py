@@ -16,7 +16,13 @@ from typing import Final
 from kluis.engine.guard import Guard
 from kluis.facade.clients import Caller, denied
 from kluis.facade.hold import Hold
-from kluis.facade.replies import Refusal, Reply, data_reply
+from kluis.facade.replies import (
+    Refusal,
+    Reply,
+    ciphertext_reply,
+    data_reply,
+    plaintext_reply,
+)
 from kluis.facade.requests import Request, base64_member, json_object, text_member
 from kluis.keyring.crypto import NONCE_BYTES, TAG_BYTES, random_bytes
 from kluis.keyring.keys import TransitKey
@@ -53,7 +59,7 @@ def resolve(guards: Mapping[str, Guard], caller: Caller, mount: str, key: str) -
         raise Refusal(404, (f"no handler for route {mount!r}: it is not a keyring",), "no keyring")
     grant = caller.grants.get(mount)
     if grant is None or key not in grant.keys:
-        raise denied(f"{caller.name} may not use {mount}/{key}")
+        raise denied(f"{caller.name} may not use this key")
     return guards[mount]
 
 
@@ -131,9 +137,7 @@ def _probe_while_locked(guard: Guard, key: str, members: Mapping[str, object]) -
     if base64_member(members, "plaintext") != PROBE or entry is None:
         raise _locked(guard)
     noise = base64.b64encode(random_bytes(NONCE_BYTES + len(PROBE) + TAG_BYTES)).decode("ascii")
-    reply = data_reply(
-        {"ciphertext": f"vault:v{entry.latest}:{noise}", "key_version": entry.latest}
-    )
+    reply = ciphertext_reply(f"vault:v{entry.latest}:{noise}", entry.latest)
     return Outcome(reply, "boot probe while locked", entry.latest)
 
 
@@ -142,21 +146,21 @@ def _encrypt(key: TransitKey, members: Mapping[str, object]) -> Outcome:
     if plaintext is None:
         raise Refusal(400, ("missing plaintext",), "bad body")
     ciphertext = key.encrypt(plaintext, base64_member(members, "associated_data"))
-    reply = data_reply({"ciphertext": ciphertext, "key_version": key.latest})
+    reply = ciphertext_reply(ciphertext, key.latest)
     return Outcome(reply, _classify(plaintext, "wrap"), key.latest)
 
 
 def _decrypt(key: TransitKey, members: Mapping[str, object]) -> Outcome:
     ciphertext = text_member(members, "ciphertext")
     plaintext, version = key.decrypt(ciphertext, base64_member(members, "associated_data"))
-    reply = data_reply({"plaintext": base64.b64encode(plaintext).decode("ascii")})
+    reply = plaintext_reply(base64.b64encode(plaintext))
     return Outcome(reply, _classify(plaintext, "unseal"), version)
 
 
 def _rewrap(key: TransitKey, members: Mapping[str, object]) -> Outcome:
     aad = base64_member(members, "associated_data")
     plaintext, _ = key.decrypt(text_member(members, "ciphertext"), aad)
-    reply = data_reply({"ciphertext": key.encrypt(plaintext, aad), "key_version": key.latest})
+    reply = ciphertext_reply(key.encrypt(plaintext, aad), key.latest)
     return Outcome(reply, "rewrap", key.latest)
 
 

@@ -46,11 +46,17 @@ async def plan(house: House, args: Args) -> dict[str, JSON]:
         if not plan.empty
     }
     passphrases: list[JSON] = [*sorted(drawn.passphrases)]
+    as_it_is: dict[str, JSON] = {
+        name: _summary(house.guards[name], plan, {})
+        for name, plan in drawn.plans.items()
+        if plan.empty
+    }
     return {
         "plan": shown,
         "digest": drawn.digest,
-        "notes": said(drawn.notes),
+        "notes": said({**drawn.notes, **house.rolled_back}),
         "passphrases": passphrases,
+        "keyrings": as_it_is,
     }
 
 

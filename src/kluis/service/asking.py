@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from kluis.errors import NotRunning, ServiceError
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 ANSWER_S: Final = 120.0
+_PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 def ask(path: Path, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def ask(path: Path, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
         connection.settimeout(ANSWER_S)
         try:
             connection.connect(os.fspath(path))
+            _refuse_stranger(connection, path)
             connection.sendall(json.dumps({"op": name, "args": dict(args)}).encode() + b"\n")
             line = connection.makefile("rb").readline(MAX_LINE_BYTES)
         except (FileNotFoundError, ConnectionRefusedError):
@@ -35,6 +38,33 @@ def ask(path: Path, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
                 "run the command as the user that kluis serve runs as",
             ) from None
     return _answer(path, line)
+
+
+def peer_user(connection: socket.socket) -> int:
+    """The user id of the process at the other end, as the kernel knows it."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _, user, _ = _PEER.unpack(found)
+    return int(user)
+
+
+def _refuse_stranger(connection: socket.socket, path: Path) -> None:
+    """Shares are typed for the service only, and not for whoever put a socket in its place.
+
+    That is one's own service or root's; root also talks to the owner of the state folder, but
+    not where anybody could have made that folder.
+    """
+    user = peer_user(connection)
+    if user in (0, os.getuid()):
+        return
+    folder = path.parent
+    public = folder.parent.stat().st_mode & 0o022
+    if os.getuid() == 0 and user == folder.stat().st_uid and not public:
+        return
+    raise ServiceError(
+        f"another user (id {user}) listens on {path}",
+        "whatever is sent there, that user can read",
+        "find out who it is; run the command as the user that kluis serve runs as",
+    )
 
 
 def _answer(path: Path, line: bytes) -> dict[str, Any]:

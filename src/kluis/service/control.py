@@ -16,30 +16,42 @@ import json
 import os
 import socket
 import stat
-import struct
 from pathlib import Path
 from typing import Final
 
 from kluis.errors import KluisError, ServiceError, UsageError
 from kluis.keyring.strict import JSON
 from kluis.service import operations
-from kluis.service.asking import MAX_LINE_BYTES
+from kluis.service.asking import MAX_LINE_BYTES, peer_user
 from kluis.service.house import House, explain_error
 
-_PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_NOT_A_REQUEST: Final = UsageError(
+    "this is not a request",
+    'one reads {"op": NAME, "args": {…}} on one line',
+    "use the kluis command of the same version",
+)
 
 
 class ControlServer:
     """Answers commands on a Unix socket."""
 
     def __init__(self, house: House, path: Path) -> None:
+        """Listens from now on. Raises ServiceError."""
         self._house = house
         self._path = path
+        try:
+            self._socket = self._listen()
+        except OSError as error:
+            raise ServiceError(
+                f"the control socket {path} can't be made: {error.strerror or error}",
+                "without it nobody could unlock or lock the keyrings",
+                "mend the folder, or name another path: control in [service] of kluis.toml",
+            ) from None
 
     async def serve(self) -> None:
         """Serve until cancelled; then remove the socket."""
         server = await asyncio.start_unix_server(
-            self._talk, sock=self._listen(), limit=MAX_LINE_BYTES
+            self._talk, sock=self._socket, limit=MAX_LINE_BYTES
         )
         try:
             async with server:
@@ -62,6 +74,7 @@ class ControlServer:
         before = os.umask(0o177)
         try:
             listening.bind(os.fspath(self._path))
+            listening.listen()
         finally:
             os.umask(before)
         return listening
@@ -83,17 +96,14 @@ class ControlServer:
     async def _answer(self, line: bytes) -> dict[str, JSON]:
         try:
             request = json.loads(line)
-            name, args = request["op"], request["args"]
+            name, args = str(request["op"]), dict(request["args"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            return {"error": {**explain_error(UsageError("not a request", "", ""))}}
+            return {"error": {**explain_error(_NOT_A_REQUEST)}}
         try:
-            return {"ok": await operations.call(self._house, str(name), args)}
+            return {"ok": await operations.call(self._house, name, args)}
         except KluisError as error:
             return {"error": {**explain_error(error)}}
 
 
 def _may_ask(writer: asyncio.StreamWriter) -> bool:
-    connection = writer.get_extra_info("socket")
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    _, user, _ = _PEER.unpack(found)
-    return user in (0, os.getuid())
+    return peer_user(writer.get_extra_info("socket")) in (0, os.getuid())

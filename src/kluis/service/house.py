@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kluis.engine.guard import Guard, Retry
-from kluis.errors import KluisError, NotFound, UsageError
-from kluis.keyring.document import Token
+from kluis.errors import KluisError, NotFound, RolledBack, UsageError
+from kluis.keyring.document import Document, Token
 from kluis.service.blueprint import Blueprint
+from kluis.store.base import Store
 
 Draw = Callable[[], Blueprint]
 
@@ -35,19 +36,37 @@ class House:
         self._retry = retry
         self._log = log
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.rolled_back: dict[str, RolledBack] = {}
         for name, store in self.blueprint.stores.items():
             try:
-                document = store.load(name, accept_rollback=accept_rollback)
+                document = self._load(store, name, accept_rollback=accept_rollback)
             except NotFound:
                 continue
             self.admit(Guard(document, store, self.blueprint.anchors, retry, self._changed))
+
+    def _load(self, store: Store, name: str, *, accept_rollback: bool) -> Document:
+        try:
+            return store.load(name)
+        except RolledBack as error:
+            if not accept_rollback:
+                raise
+            self.rolled_back[name] = error
+            if self._log is not None:
+                self._log.warning(
+                    "rollback accepted", keyring=name, seen=error.seen, means=error.means
+                )
+        return store.load(name, accept_rollback=True)
 
     def guard(self, name: str) -> Guard:
         """The guard of a keyring. Raises UsageError or NotFound."""
         if name in self.guards:
             return self.guards[name]
         if name in self.blueprint.wanted:
-            raise NotFound(f"the keyring {name} was not made yet", "", "kluis apply makes it")
+            raise NotFound(
+                f"the keyring {name} was not made yet",
+                "kluis.toml declares it, and nobody applied that",
+                "kluis apply makes it",
+            )
         declared = ", ".join(sorted(self.blueprint.wanted)) or "none"
         raise UsageError(
             f"there is no keyring {name}", f"kluis.toml declares: {declared}", "correct the name"

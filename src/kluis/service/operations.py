@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from kluis.engine.guard import Guard
-from kluis.errors import AnchorError, UsageError
+from kluis.engine.guard import AnchorStatus, Guard
+from kluis.errors import KluisError, UsageError
+from kluis.keyring import policy, tree, trust
 from kluis.keyring.strict import JSON
 from kluis.service.house import House, explain_error
 
@@ -24,13 +25,23 @@ async def status(house: House, args: Args) -> dict[str, JSON]:
     keyrings: dict[str, JSON] = {}
     for name in sorted(house.blueprint.wanted.keys() | house.guards.keys()):
         guard = house.guards.get(name)
-        keyrings[name] = _not_made() if guard is None else _keyring(guard)
-    expiries: dict[str, JSON] = {name: days for name, days in sorted(house.expiries().items())}
+        keyrings[name] = _not_made(house, name) if guard is None else _keyring(guard)
+    expiries: dict[str, JSON] = dict(sorted(house.expiries().items()))
     return {"keyrings": keyrings, "service": house.serving, "expires_in_days": expiries}
 
 
-def _not_made() -> dict[str, JSON]:
-    return {"state": "locked", "epoch": 0, "revision": 0, "anchors": {}, "needs": [], "held": False}
+def _not_made(house: House, name: str) -> dict[str, JSON]:
+    return {
+        "state": "locked",
+        "epoch": 0,
+        "revision": 0,
+        "opens": policy.show(house.blueprint.wanted[name].opens),
+        "anchors": {},
+        "people": {},
+        "needs": [],
+        "held": False,
+        "contradicted": False,
+    }
 
 
 def _keyring(guard: Guard) -> dict[str, JSON]:
@@ -41,7 +52,16 @@ def _keyring(guard: Guard) -> dict[str, JSON]:
             "means": said.means,
             "next": said.next_step,
         }
-        for name, said in guard.anchor_statuses().items()
+        for name, said in _anchor_statuses(guard).items()
+    }
+    people: dict[str, JSON] = {
+        leaf.name: {
+            "entered": guard.progress()[leaf.name][0],
+            "needed": leaf.threshold,
+            "shares": leaf.shares,
+        }
+        for _, leaf in tree.leaves(guard.document.tree)
+        if isinstance(leaf, tree.PeopleLeaf)
     }
     needs: list[JSON] = [list(names) for names in guard.lacks()]
     return {
@@ -50,9 +70,45 @@ def _keyring(guard: Guard) -> dict[str, JSON]:
         "revision": guard.document.revision,
         "opens": guard.document.opens,
         "anchors": anchors,
+        "people": people,
         "needs": needs,
         "held": guard.held,
+        "contradicted": _contradicted(guard),
     }
+
+
+def _contradicted(guard: Guard) -> bool:
+    """Whether enough anchors answered, and yet nothing opens: the document does not verify."""
+    answered = {name for name, said in guard.anchor_statuses().items() if said.state == "ok"}
+    answered |= {name for name, (entered, needed) in guard.progress().items() if entered >= needed}
+    return not guard.is_open and trust.opens_with(tree.to_policy(guard.document.tree), answered)
+
+
+def _anchor_statuses(guard: Guard) -> dict[str, AnchorStatus]:
+    """What is known of every anchor. While a lock by hand holds, machines are not asked."""
+    found = guard.anchor_statuses()
+    if not guard.held:
+        return found
+    not_asked = AnchorStatus(
+        "waiting",
+        "not asked: somebody locked the keyring by hand",
+        "such a lock holds until a person unlocks, or kluis is restarted",
+        f"kluis unlock {guard.name} asks it again",
+    )
+    machines = {
+        leaf.name
+        for _, leaf in tree.leaves(guard.document.tree)
+        if isinstance(leaf, tree.AnchorLeaf) and not _needs_person(guard, leaf.name)
+    }
+    return {
+        name: not_asked if name in machines and said.state == "waiting" else said
+        for name, said in found.items()
+    }
+
+
+def _needs_person(guard: Guard, name: str) -> bool:
+    anchor = guard.anchors.get(name)
+    return anchor is not None and anchor.needs_person
 
 
 async def _open_here(house: House) -> None:
@@ -65,13 +121,11 @@ async def _open_here(house: House) -> None:
 
 
 async def verify(house: House, args: Args) -> dict[str, JSON]:
-    """Open every leaf for real."""
+    """Open every leaf for real; of a locked keyring, what its anchors say."""
     await _open_here(house)
     guard = house.guard(text(args, "keyring"))
-    if not guard.is_open:
-        await guard.try_open()
-    guard.require_open()
-    await guard.survey()
+    if await guard.try_open():
+        await guard.survey()
     return {guard.name: _keyring(guard)}
 
 
@@ -143,8 +197,8 @@ def texts(args: Args, name: str) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
 
-def said(errors: Mapping[str, AnchorError]) -> dict[str, JSON]:
-    """What anchors said, by their names."""
+def said(errors: Mapping[str, KluisError]) -> dict[str, JSON]:
+    """What was said of anchors or keyrings, by their names."""
     return {name: {**explain_error(error)} for name, error in errors.items()}
 
 

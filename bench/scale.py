@@ -1,0 +1,50 @@
+"""How much a run measures: a full run, or a quick one that only shows that all of it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Rounds, seconds and connections of each benchmark."""
+
+    quick: bool
+    restarts: int
+    unlocks: int
+    load_rounds: int
+    load_s: float
+    warm_up_s: float
+    storm_connections: int
+    memory_requests: int
+    status_rounds: int
+
+
+FULL: Final = Scale(
+    quick=False,
+    restarts=25,
+    unlocks=15,
+    load_rounds=5,
+    load_s=3,
+    warm_up_s=1,
+    storm_connections=10_000,
+    memory_requests=100_000,
+    status_rounds=10,
+)
+QUICK: Final = Scale(
+    quick=True,
+    restarts=3,
+    unlocks=2,
+    load_rounds=2,
+    load_s=1,
+    warm_up_s=1,
+    storm_connections=500,
+    memory_requests=5_000,
+    status_rounds=3,
+)
+
+
+def say(text: str) -> None:
+    """Tell whoever watches what is being done."""
+    print(text, flush=True)
