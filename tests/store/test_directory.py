@@ -268,6 +268,9 @@ def test_a_rollback_that_was_accepted_is_the_new_mark(store: DirectoryStore, fol
     write_up_to(store, 3)
     put(folder / "homelab.json", (folder / "history" / "homelab.2.json").read_bytes())
     assert store.load("homelab", accept_rollback=True) == document(2)
+    with pytest.raises(RolledBack):  # accepted for this time: nobody has proven it yet
+        store.load("homelab")
+    store.remember(document(2))
     assert store.load("homelab") == document(2)
     store.save(document(3), after=2)
 
@@ -290,12 +293,13 @@ def test_another_keyring_of_the_same_name_is_refused_whatever_its_revision(
         store.load("homelab")
 
 
-def test_a_newer_document_put_there_by_hand_is_taken_and_marked(
+def test_a_newer_document_put_there_by_hand_is_taken_and_marked_once_proven(
     store: DirectoryStore, folder: Path
 ) -> None:
     write_up_to(store, 3)
     put(folder / "homelab.json", to_bytes(document(7)))
     assert store.load("homelab") == document(7)
+    store.remember(document(7))
     put(folder / "homelab.json", to_bytes(document(6)))
     with pytest.raises(RolledBack):
         store.load("homelab")
@@ -323,13 +327,34 @@ def test_a_damaged_mark_keeps_nobody_from_opening_and_is_written_anew(
     write_up_to(store, 3)
     put(folder / "homelab.seen", mark)
     assert store.load("homelab") == document(3)
+    store.remember(document(3))
     assert json.loads((folder / "homelab.seen").read_bytes())["revision"] == 3
+
+
+def test_a_forged_revision_that_nobody_proved_does_not_lock_the_real_document_out(
+    store: DirectoryStore, folder: Path
+) -> None:
+    write_up_to(store, 3)
+    put(folder / "homelab.json", to_bytes(document(2**53 - 1)))
+    store.load("homelab")
+    put(folder / "homelab.json", to_bytes(document(3)))
+    assert store.load("homelab") == document(3)
+
+
+def test_what_is_no_longer_there_is_not_remembered(store: DirectoryStore, folder: Path) -> None:
+    write_up_to(store, 3)
+    before = snapshot(folder)
+    store.remember(document(2))
+    (folder / "homelab.seen").chmod(0o644)
+    store.remember(document(2))  # nor is a mark that others can write to a failure
+    (folder / "homelab.seen").chmod(0o600)
+    assert snapshot(folder) == before
 
 
 def test_a_deleted_mark_is_written_anew(store: DirectoryStore, folder: Path) -> None:
     write_up_to(store, 3)
     (folder / "homelab.seen").unlink()
-    assert store.load("homelab") == document(3)
+    store.remember(store.load("homelab"))
     put(folder / "homelab.json", to_bytes(document(2)))
     with pytest.raises(RolledBack):
         store.load("homelab")
@@ -350,6 +375,7 @@ def test_a_mark_never_goes_back_when_somebody_writes_while_it_is_read(
 
     monkeypatch.setattr(DirectoryStore, "_seen", seen_late)
     assert store.load("homelab") == document(4)  # and no false alarm of a rollback
+    store.remember(document(4))
     assert json.loads((folder / "homelab.seen").read_bytes())["revision"] == 4
 
 

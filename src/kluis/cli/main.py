@@ -61,7 +61,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if _asks_for_json(sys.argv[1:]):
         terminal.choose(terminal.Output.JSON)
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    sys.exit(guarded(lambda: app(standalone_mode=False, prog_name="kluis")))
 
 
 def _asks_for_json(arguments: list[str]) -> bool:

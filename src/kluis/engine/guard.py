@@ -242,6 +242,7 @@ class Guard:
         self.wake()
         if not was_open:
             self._on_change(self.name, "opened")
+            self._store.remember(opened.document)
 
     def save(self, opened: Opened) -> None:
         """Write a changed document, then take it as the present one. Raises StoreError.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -59,6 +60,7 @@ class Facade:
         self._requests = Rate(limits.requests_per_s)
         self._denials = Rate(limits.denials_per_s)
         self._all_denials = Rate(limits.denials_per_s * _STRANGERS)
+        self._unrecorded_words = Rate(1)
         self._health = system.Health(guards)
 
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
@@ -119,7 +121,7 @@ class Facade:
         except Locked as error:
             return self._refused(request, caller, asked, Refusal(503, (error.seen,), "locked"))
         except AuditError as error:
-            return Refusal(500, (error.seen, error.means)).reply()
+            return self._unrecorded(error)
 
     def _admit(self, request: Request) -> Caller:
         caller = self._directory.authenticate(request.token, request.peer, time.time())
@@ -168,8 +170,14 @@ class Facade:
         try:
             self._record(request, caller, asked, refusal.reason, verdict)
         except AuditError as error:
-            return Refusal(500, (error.seen, error.means)).reply()
+            return self._unrecorded(error)
         return refusal.reply()
+
+    def _unrecorded(self, error: AuditError) -> Reply:
+        """The answer when nothing can be put on record. The log says where, once a second."""
+        if self._unrecorded_words.allows("", time.monotonic()):
+            _say("audit", seen=error.seen, next=error.next_step)
+        return Refusal(500, ("the audit log can't be written", error.means)).reply()
 
     def _worth_a_record(self, stranger: Peer) -> bool:
         now_s = time.monotonic()
@@ -211,8 +219,13 @@ def _fault(error: Exception) -> Reply:
     while traceback is not None:
         place = f"{traceback.tb_frame.f_code.co_qualname}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
-    telemetry.logger().error("fault", error=type(error).__name__, at=place)
+    _say("fault", error=type(error).__name__, at=place)
     return Refusal(500, ("internal error",)).reply()
+
+
+def _say(event: str, **fields: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # the log, too, may be on a full disk
+        telemetry.logger().error(event, **fields)
 
 
 def _request(scope: Any, receive: Receive) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from kluis.engine import change
 from kluis.engine.guard import Guard
@@ -14,6 +15,7 @@ from kluis.keyring.strict import JSON
 from kluis.service.house import House, now
 from kluis.service.operations import Args, text
 
+MAX_TOKEN_S: Final = 100 * 365 * 86_400
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -71,7 +73,13 @@ def _ending(token: Token, end: str) -> Token:
 
 def _seconds(args: Args, name: str) -> int | None:
     value = args.get(name)
-    return value if isinstance(value, int) and value > 0 else None
+    if not isinstance(value, int) or value <= 0:
+        return None
+    if value > MAX_TOKEN_S:
+        raise UsageError(
+            f"{name} of {value} is more than a hundred years", "no token lives so long", "take less"
+        )
+    return value
 
 
 async def _open_guards_of(house: House, client: str) -> list[Guard]:

@@ -27,7 +27,7 @@ def ask(path: Path, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
             _refuse_stranger(connection, path)
             connection.sendall(json.dumps({"op": name, "args": dict(args)}).encode() + b"\n")
             line = connection.makefile("rb").readline(MAX_LINE_BYTES)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise NotRunning(
                 f"no kluis service listens on {path}", "it is not running", "kluis serve starts it"
             ) from None

@@ -88,6 +88,8 @@ class ControlServer:
                     await writer.drain()
         except (ConnectionError, ValueError):
             pass  # it went away, or sent a line without an end
+        except asyncio.CancelledError:  # the service ends, and waits for nobody who does not read
+            writer.transport.abort()
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):

@@ -17,6 +17,13 @@ class Store(Protocol):
         """
         ...
 
+    def remember(self, document: Document) -> None:
+        """Note a document as the newest seen here. Only for one that its body's tag has proven:
+
+        else whoever can write here could forge a high revision and lock the real one out.
+        """
+        ...
+
     def save(self, document: Document, *, after: int) -> None:
         """Write a document, if ``after`` is the revision that rests here (0: none does).
 

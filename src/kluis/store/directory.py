@@ -62,17 +62,24 @@ class DirectoryStore:
     def load(self, name: str, *, accept_rollback: bool = False) -> Document:
         """The document as it was last written; see Store.load."""
         document, data = self._read_document(name)
-        if self._seen(name) == _mark(document, data):
+        if accept_rollback or self._seen(name) == _mark(document, data):
             return document
         with contextlib.ExitStack() as locked:
             with contextlib.suppress(WriteFailed):  # a full disk keeps nobody from opening
                 locked.enter_context(self._locked())
             document, data = self._read_document(name)  # somebody may have written in between
-            if not accept_rollback:
-                self._refuse_rollback(document, data)
-            with contextlib.suppress(WriteFailed):
-                replace(self._seen_path(name), _mark(document, data))
+            self._refuse_rollback(document, data)
         return document
+
+    def remember(self, document: Document) -> None:
+        """Mark a proven document as seen here; see Store.remember."""
+        mark = _mark(document, to_bytes(document))
+        with contextlib.suppress(StoreError, DocumentError):  # it is noted the next time
+            if self._seen(document.name) == mark:
+                return
+            with self._locked():
+                if self._read_document(document.name)[0] == document:
+                    replace(self._seen_path(document.name), mark)
 
     def save(self, document: Document, *, after: int) -> None:
         """Write a document; see Store.save. Raises DocumentError when a damaged one rests here."""
@@ -107,7 +114,7 @@ class DirectoryStore:
             with contextlib.suppress(OSError):
                 mark.unlink()
             raise
-        with contextlib.suppress(WriteFailed):  # load() writes the mark anew
+        with contextlib.suppress(WriteFailed):  # remember() writes the mark anew
             put(mark, mark_path)
 
     def _put_back(self, path: Path, old: bytes | None) -> None:
@@ -153,7 +160,7 @@ class DirectoryStore:
             return
         known = _known(seen)
         if known is None:
-            return  # a damaged mark proves nothing; load() writes it anew
+            return  # a damaged mark proves nothing; remember() writes it anew
         if document.id == known[0] and document.revision > known[1]:
             return
         raise RolledBack(

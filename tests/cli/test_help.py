@@ -1,0 +1,111 @@
+"""Help: every command explains itself, and its example is a command that works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from kluis import __version__
+from kluis.cli.main import app
+from tests.support.house import KLUIS, House, clean_environment
+
+ROOT = typer.main.get_command(app)
+ELSEWHERE = {"serve", "run", "demo"}  # they stay, or take long: other tests run them
+
+
+def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command, with those of its groups."""
+    members = getattr(command, "commands", None)
+    if members is None:
+        yield path
+        return
+    for name, member in members.items():
+        yield from commands(member, (*path, name))
+
+
+ALL = sorted(commands(ROOT))
+
+
+def help_of(*command: str) -> str:
+    done = subprocess.run(
+        [*KLUIS, *command, "-h"],
+        env={**clean_environment(), "COLUMNS": "120", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
+
+
+def example(*command: str) -> str:
+    found = re.findall(r"Example: (kluis .*\S)", help_of(*command))
+    assert len(found) == 1, command
+    return str(found[0])
+
+
+def test_the_commands_of_the_issue_are_all_there() -> None:
+    names = {" ".join(command) for command in ALL}
+    assert names >= {
+        *("apply", "serve", "run", "unlock", "lock", "status", "explain", "verify"),
+        *("key list", "key rotate", "client list", "client issue", "client revoke"),
+        "audit verify",
+    }
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_help_ends_in_an_example_of_its_own_command(command: tuple[str, ...]) -> None:
+    assert example(*command).startswith(f"kluis {' '.join(command)}")
+
+
+def test_the_help_of_all_ends_in_an_example_too() -> None:
+    assert help_of().rstrip().endswith("Example: kluis demo")
+
+
+def test_the_examples_work_as_they_stand(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    first = ("apply",)
+    house.text(*shlex.split(example(*first))[1:])
+    with house.serve() as service:
+        service.wait_logged('"event": "opened"')
+        for command in ALL:
+            if command[0] in ELSEWHERE:
+                continue
+            done = house.kluis(*shlex.split(example(*command))[1:])
+            assert done.code == 0, (command, done)
+            if command == ("lock",):
+                house.text("unlock", "homelab")
+
+
+@pytest.mark.parametrize("arguments", [(), ("key",), ("client",), ("audit",)])
+def test_a_group_alone_shows_its_help(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = House(tmp_path).kluis(*arguments)
+    assert (done.code, done.err) == (0, "")
+    assert "Usage: " in done.out
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_is_short_and_long(option: str, tmp_path: Path) -> None:
+    assert "Usage: " in House(tmp_path).text(option)
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    assert House(tmp_path).text("--version") == f"kluis {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_made_for_the_common_shells(shell: str, tmp_path: Path) -> None:
+    done = House(tmp_path).kluis(environment={"_KLUIS_COMPLETE": f"source_{shell}"})
+    assert done.code == 0
+    assert f"_KLUIS_COMPLETE=complete_{shell}" in done.out
+
+
+def test_completion_knows_the_commands(tmp_path: Path) -> None:
+    asked = {"_KLUIS_COMPLETE": "complete_bash", "COMP_WORDS": "kluis st", "COMP_CWORD": "1"}
+    assert House(tmp_path).kluis(environment=asked).out.split() == ["status"]
