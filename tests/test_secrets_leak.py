@@ -136,6 +136,23 @@ def materials(name: str, key: Key) -> dict[str, bytes]:
     }
 
 
+def test_the_search_finds_a_secret_however_it_is_written(tmp_path: Path) -> None:
+    life = Life(House(tmp_path))
+    secret, share = os.urandom(32), " ".join(f"word{n}" for n in range(33))
+    life.secrets = {"secret": secret, "share": share.encode()}
+    for before in range(4):
+        whole = b"x" * before + secret + b"tail"
+        written = {
+            "raw": whole,
+            "hex": whole.hex().encode(),
+            "base64": base64.b64encode(whole),
+            "base64 URL": base64.urlsafe_b64encode(whole),
+            "paper": f"a log of {share[30:-30]}".encode(),
+        }
+        assert len(list(leaks(life, written))) == 5
+    assert not list(leaks(life, {"other": os.urandom(4096)}))
+
+
 def test_no_secret_is_anywhere_but_where_it_was_asked_for(tmp_path: Path) -> None:
     house = House(tmp_path / "house", CONFIGURATION)
     cellar = os.urandom(32)

@@ -54,6 +54,7 @@ def draw(file: ConfigurationFile) -> Blueprint:
         wanted={name: _wanted(settings, name) for name in settings.keyrings},
         folders=frozenset(folders.values()),
         control=file.control_path(),
+        file=file.path,
     )
 
 

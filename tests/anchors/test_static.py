@@ -199,3 +199,12 @@ def test_sources_say_where_they_are(tmp_path: Path) -> None:
     assert str(FileSource(tmp_path / "key")) == str(tmp_path / "key")
     assert str(EnvironmentSource("NAME")) == "$NAME"
     assert str(CredentialSource("NAME")) == "systemd credential NAME"
+
+
+def test_a_key_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "anchor.key"
+    path.write_bytes(bytes(range(32)))
+    path.chmod(0o600)
+    os.chown(path, 65_534, -1)  # needs root, which CI is
+    with pytest.raises(Refused, match="another user"):
+        FileSource(path).read()

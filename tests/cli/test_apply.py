@@ -138,6 +138,41 @@ def test_a_replaced_key_file_is_healed(applied: tuple[House, dict[str, str]]) ->
     assert homelab(house)[1] == 1
 
 
+def test_an_anchor_that_is_set_up_wrongly_is_not_taken_into_a_rule(
+    applied: tuple[House, dict[str, str]],
+) -> None:
+    house, _ = applied
+    (house.folder / "nas.key").unlink()
+    house.edit(WIDER, more=NAS)
+    error = house.refuses("apply", "--yes")
+    assert (error["class"], error["seen"][:13]) == ("Missing", "anchors.nas: ")
+
+
+def test_an_anchor_that_is_away_is_sealed_by_a_later_apply(
+    applied: tuple[House, dict[str, str]],
+) -> None:
+    house, _ = applied
+    house.edit(WIDER, more=NAS)
+    house.apply()
+    (house.folder / "nas.key").rename(house.folder / "away.key")
+    house.edit(("disk or nas or family", "disk or nas"))
+    done = house.apply()["keyrings"]["homelab"]
+    assert (done["epoch"], list(done["away"])) == (2, ["nas"])
+    assert house.anchors()["nas"]["seen"] == "not sealed yet"
+    (house.folder / "away.key").rename(house.folder / "nas.key")
+    assert house.apply()["keyrings"]["homelab"]["steps"] == ["seal the leaf of nas anew"]
+    assert house.anchors()["nas"]["state"] == "ok"
+
+
+def test_a_service_does_not_apply_another_file_than_its_own(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    house.apply()
+    shutil.copy(house.file, house.folder / "other.toml")
+    with house.serve():
+        error = house.refuses("apply", "--yes", "--config", "other.toml")
+        assert f"the running service reads {house.file}, not " in error["seen"]
+
+
 def test_a_client_that_changes_keeps_its_token(applied: tuple[House, dict[str, str]]) -> None:
     house, _ = applied
     house.edit((CLIENT, CLIENT + 'networks = ["127.0.0.0/8"]\n'))

@@ -642,3 +642,63 @@ def test_the_tree_of_the_present_document_is_the_one_that_is_shown(tmp_path: Pat
         assert set(states(here.guard)) == {leaf.name for _, leaf in tree.leaves(site.document.tree)}
 
     run(look())
+
+
+# -- an anchor that is back, and a lock that came in between ------------------------------------
+
+
+def test_an_anchor_that_is_back_is_noticed_long_before_the_next_try(tmp_path: Path) -> None:
+    async def come_back() -> None:
+        site = await make("a or b or c")
+        site.now(a=Down(), b=WrongAnswer(), c=Refuses())
+        here = post(site, tmp_path, Retry(3600.0, 3600.0, probe_s=0.001))
+        site.anchor("a").probe_is_free = True
+        async with kept(here.guard):
+            await until(lambda: site.anchor("a").calls["probe"] > 3)
+            assert site.anchor("a").calls["open"] == 2  # when it was sealed, and the first try
+            assert site.anchor("b").calls["probe"] == 0  # it answers, and wrongly
+            assert site.anchor("c").calls["probe"] == 0  # its probe may cost something
+            site.now(a=Works())
+            assert await here.guard.wait_open(FAST_S)
+
+    run(come_back())
+
+
+def test_a_failed_anchor_that_the_configuration_lost_is_not_probed(tmp_path: Path) -> None:
+    async def lose() -> None:
+        site = await make("a")
+        site.now(a=Down())
+        here = post(site, tmp_path, Retry(3600.0, 3600.0, probe_s=0.001))
+        async with kept(here.guard):
+            await until(lambda: site.anchor("a").calls["open"] == 2)
+            here.guard.anchors = {}
+            await asyncio.sleep(0.01)
+            assert not here.guard.is_open
+
+    run(lose())
+
+
+def test_a_lock_that_came_after_an_unlock_began_holds(tmp_path: Path) -> None:
+    async def interleave() -> None:
+        here = post(await make("a"), tmp_path, NEVER)
+        began = here.guard.locks
+        here.guard.lock()
+        here.guard.release(began)
+        assert here.guard.held
+        here.guard.release(here.guard.locks)
+        assert not here.guard.held
+
+    run(interleave())
+
+
+def test_an_opening_is_remembered_by_the_store_only_once_it_is_proven(tmp_path: Path) -> None:
+    async def prove() -> None:
+        here = post(await make("a"), tmp_path, NEVER)
+        mark = tmp_path / "state" / "homelab.seen"
+        mark.unlink()
+        here.store.load("homelab")
+        assert not mark.exists()
+        assert await here.guard.try_open()
+        assert mark.exists()
+
+    run(prove())

@@ -171,3 +171,19 @@ def test_a_wiped_secret_seals_nothing() -> None:
 def test_what_was_sealed_is_what_the_bytes_say() -> None:
     site = run(make("a or family", {"family": (2, 3)}))
     assert from_bytes(to_bytes(site.document)) == site.document
+
+
+def test_two_people_of_one_rule_never_get_paper_of_the_same_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = iter([7, 7, 7, 8])
+    real = sealing.issue_paper
+
+    def numbered(leaf: tree.PeopleLeaf, secret: Secret) -> paper.Issued:
+        issued = real(leaf, secret)
+        return replace(issued, leaf=replace(issued.leaf, identifier=next(numbers)))
+
+    monkeypatch.setattr(sealing, "issue_paper", numbered)
+    site = asyncio.run(make("p and q", {"p": (2, 3), "q": (2, 3)}))
+    found = [leaf.identifier for _, leaf in tree.leaves(site.document.tree)]  # type: ignore[union-attr]
+    assert found == [7, 8]

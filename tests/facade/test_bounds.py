@@ -260,9 +260,7 @@ def test_one_connection_too_many_is_closed_and_a_place_is_free_again(tmp_path: P
     with serving(tmp_path, limits=Limits(connections=5)) as facade:
         taken = [facade.connect() for _ in range(5)]
         facade.wait(lambda: facade.facade.connections == 5, "the places are taken")
-        with pytest.raises(ConnectionError):
-            if not facade.exchange(HEALTH):
-                raise ConnectionResetError
+        assert facade.exchange(HEALTH) == b""
         for connection in taken:
             connection.close()
         gone(facade)
@@ -408,9 +406,7 @@ def test_a_facade_under_garbage_keeps_serving_the_others(tmp_path: Path) -> None
                     if own.random() < 0.5:
                         raw.recv(100)
 
-        threads = [
-            threading.Thread(target=misbehave, args=(chance.random(),)) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=misbehave, args=(chance.random(),)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

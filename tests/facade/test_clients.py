@@ -70,7 +70,9 @@ def test_an_expired_token(tmp_path: Path) -> None:
         facade.set_tokens("bletchley", token)
         answer = facade.decrypt(facade.real_wrap()[1], text)
         denied(facade, answer, "bletchley: the token expired")
-        denied(facade, facade.put("auth/token/renew-self", {}, text), "bletchley: the token expired")
+        denied(
+            facade, facade.put("auth/token/renew-self", {}, text), "bletchley: the token expired"
+        )
 
 
 def test_a_token_that_expires_later_is_valid_and_says_when(tmp_path: Path) -> None:
@@ -330,9 +332,7 @@ def test_an_unproven_document_can_not_rename_another_keyrings_client(tmp_path: P
         stolen = replace(mallory, tokens=proven.document.clients["bletchley"].tokens)
         unproven.document = replace(unproven.document, clients={"mallory": stolen})
         directory = Directory({"attic": unproven, "homelab": proven}, {})  # type: ignore[dict-item]
-        found = directory.authenticate(
-            facade.token("bletchley").encode(), Peer("127.0.0.1"), 0.0
-        )
+        found = directory.authenticate(facade.token("bletchley").encode(), Peer("127.0.0.1"), 0.0)
         assert found.name == "bletchley"
         assert set(found.grants) == {"homelab"}
 

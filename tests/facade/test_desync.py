@@ -235,7 +235,9 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_has_one_spelling(facade: RunningFacade, path: bytes) -> None:
-    request = with_token(facade, b'Content-Length: 20\r\nConnection: close\r\n\r\n{"plaintext":"YQ=="}')
+    request = with_token(
+        facade, b'Content-Length: 20\r\nConnection: close\r\n\r\n{"plaintext":"YQ=="}'
+    )
     received = facade.exchange(request.replace(b"/v1/homelab/encrypt/bletchley", path, 1))
     assert statuses(received)[0] in (403, 404)
     assert "released" not in {record["verdict"] for record in facade.audited()}

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from kluis.errors import AuditError
 from kluis.facade.audit import AuditLog, Chain, members
+from kluis.facade.limits import Limits
 from tests.support.facade import RunningFacade, read_to_end, serving
 
 SLOW = settings(
@@ -26,8 +28,6 @@ SLOW = settings(
 
 @pytest.fixture(scope="module")
 def facade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFacade]:
-    from kluis.facade.limits import Limits
-
     with serving(tmp_path_factory.mktemp("fuzz"), limits=Limits(denials_per_s=100)) as running:
         yield running
 
@@ -53,8 +53,6 @@ def answers(received: bytes) -> list[int]:
 
 def sent(facade: RunningFacade, data: bytes) -> list[int]:
     """Send bytes, end the sending, and read to the end."""
-    import socket
-
     with facade.connect() as raw:
         with contextlib.suppress(ConnectionError):
             raw.sendall(data)
@@ -160,7 +158,7 @@ def test_bodies_of_any_bytes(facade: RunningFacade, operation: str, body: bytes)
     | st.builds(
         "{}:{}:{}".format,
         st.sampled_from(["vault", "kluis", ""]),
-        st.sampled_from(["v1", "v0", "v", "1", "v１"]) | st.text(max_size=5),
+        st.sampled_from(["v1", "v0", "v", "1", "v\uff11"]) | st.text(max_size=5),
         st.binary(max_size=80).map(lambda b: base64.b64encode(b).decode()) | st.text(max_size=40),
     )
 )

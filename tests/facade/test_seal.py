@@ -124,9 +124,7 @@ def test_a_rotated_key_is_taken_up_and_the_old_version_can_be_retired(tmp_path: 
         facade.rotate()
         restart(bao)
         wait_until(
-            lambda: any(
-                r["what"] == "wrap" and r.get("version") == "2" for r in facade.audited()
-            ),
+            lambda: any(r["what"] == "wrap" and r.get("version") == "2" for r in facade.audited()),
             "the server wraps its keys anew",
         )
         restart(bao)

@@ -245,7 +245,13 @@ def test_many_replacements_leave_one_listener(ca: Authority, site: Site) -> None
 
 def test_tls_garbage_does_not_disturb_the_others(ca: Authority, site: Site) -> None:
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(505)
-    sent = [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", hello, b"\xff" * 5000, b"\x15\x03\x03\x00\x02\x02\x28"]
+    sent = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01",
+        hello,
+        b"\xff" * 5000,
+        b"\x15\x03\x03\x00\x02\x02\x28",
+    ]
     idle = [site.facade.connect() for _ in range(50)]  # they never begin the handshake
     try:
         for _ in range(10):
@@ -296,8 +302,7 @@ def test_a_held_client_over_tls_that_goes_away_frees_its_place(
         body = b'{"ciphertext":"%s"}' % ciphertext.encode()
         raw.sendall(
             b"PUT /v1/homelab/decrypt/bletchley HTTP/1.1\r\nHost: x\r\nX-Vault-Token: %s\r\n"
-            b"Content-Length: %d\r\n\r\n%s"
-            % (facade.token("bletchley").encode(), len(body), body)
+            b"Content-Length: %d\r\n\r\n%s" % (facade.token("bletchley").encode(), len(body), body)
         )
         facade.wait_held(1)
         raw.close()

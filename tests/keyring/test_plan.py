@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
+from kluis.errors import ChangeRefused
 from kluis.keyring import plan, policy, tree, trust
+from kluis.keyring.document import KeyEntry
 from kluis.keyring.plan import Plan, PolicyChange, Wanted, WantedClient
 from kluis.keyring.policy import Policy
 from tests.keyring.strategies import make, policies, tree_of
@@ -152,3 +155,25 @@ def test_a_rule_of_more_sets_than_can_be_compared_can_be_changed() -> None:
     made = plan.make(document, wanted(f"8 of ({', '.join(names)})"))
     assert made.policy is PolicyChange.SHRINKS
     assert plan.make(document, wanted(f"8 of ({', '.join(names[:20])})")).empty
+
+
+def test_a_key_never_changes_its_kind() -> None:
+    with pytest.raises(ChangeRefused):
+        plan.make(make("disk").document, wanted("disk", keys={"seal": "static-seal"}))
+
+
+def test_a_key_that_was_imported_is_not_missed_in_the_configuration() -> None:
+    document = make("disk").document
+    imported = {**document.keys, "old-vault": KeyEntry("unseal-shares", 1, 1)}
+    assert plan.make(replace(document, keys=imported), wanted("disk")).empty
+
+
+def test_an_anchor_is_replaced_on_request_with_the_root_secret() -> None:
+    made = plan.make(make("disk or nas").document, wanted("disk or nas"), reissue=["disk"])
+    assert (made.replaced, made.replaces_root) == (("disk",), True)
+
+
+def test_a_plan_shows_what_a_client_may_use_and_from_where() -> None:
+    bound = WantedClient(("seal",), "bletchley.example", ("10.0.0.0/24",))
+    made = plan.make(make("disk").document, wanted("disk", clients={"bletchley": bound}))
+    assert "use seal, with a certificate for bletchley.example, from 10.0.0.0/24" in words(made)

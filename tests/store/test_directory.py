@@ -341,6 +341,19 @@ def test_a_forged_revision_that_nobody_proved_does_not_lock_the_real_document_ou
     assert store.load("homelab") == document(3)
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["history", "no history"])
+def test_a_document_that_was_lost_is_not_one_that_was_never_made(
+    store: DirectoryStore, folder: Path, kept: bool
+) -> None:
+    write_up_to(store, 3 if kept else 1)
+    (folder / "homelab.json").unlink()
+    with pytest.raises(RolledBack) as raised:
+        store.load("homelab")
+    assert ("history" in raised.value.next_step) == kept
+    with pytest.raises(NotFound):
+        store.load("homelab", accept_rollback=True)
+
+
 def test_what_is_no_longer_there_is_not_remembered(store: DirectoryStore, folder: Path) -> None:
     write_up_to(store, 3)
     before = snapshot(folder)

@@ -27,6 +27,8 @@ class Anchor(ABC):
     kind: ClassVar[str]
     needs_person: bool = False
     """True while the anchor can't be asked because a person must enter something first."""
+    probe_is_free: bool = False
+    """True when a probe costs nothing: no bill, no PIN try, no network."""
 
     def __init__(self, name: str, deadline_s: float = 10.0) -> None:
         self.name = name

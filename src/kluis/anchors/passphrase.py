@@ -35,6 +35,7 @@ class PassphraseAnchor(Anchor):
     """Seals under a passphrase: typed by a person, or read from a source."""
 
     kind = "passphrase"
+    probe_is_free = True
 
     def __init__(
         self,

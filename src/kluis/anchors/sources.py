@@ -50,6 +50,12 @@ class FileSource:
                 "a key is read from a file",
                 "name the key's file",
             )
+        if status.st_uid not in (0, os.geteuid()):
+            raise Refused(
+                f"{self.path} belongs to another user (id {status.st_uid})",
+                "who owns the file can put a key of their own there",
+                f"chown it to the user kluis runs as, and chmod 600 {self.path}",
+            )
         if status.st_mode & 0o077:
             raise Refused(
                 f"others can read {self.path} (mode {stat.S_IMODE(status.st_mode):04o})",

@@ -31,6 +31,7 @@ class StaticAnchor(Anchor):
     """Seals under a key that lies somewhere on this machine."""
 
     kind = "static"
+    probe_is_free = True
 
     def __init__(self, name: str, source: Source, deadline_s: float = 10.0) -> None:
         super().__init__(name, deadline_s)

@@ -41,7 +41,7 @@ def apply(
     Example: kluis apply --yes
     """
     session = Session(config, accept_rollback=accept_rollback)
-    shown = session.call("plan", reissue=reissue or [])
+    shown = session.call("plan", reissue=reissue or [], configuration=str(session.path.absolute()))
     _notes(shown["notes"])
     if shown["plan"] and not terminal.as_json():
         _plan(shown["plan"])

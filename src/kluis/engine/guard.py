@@ -2,7 +2,7 @@
 
 States
 - *locked*: the anchors are asked again and again, at first every half second, then up to every
-  ten, with jitter; a call of ``wake`` asks at once. One that hangs holds up none of the others.
+  ten, with jitter; a call of ``wake``, or an anchor that is back, asks at once. One that hangs holds up none of the others.
 - *held*: locked by a person's hand; only ``unlock`` or a restart lets it open again.
 - *open*: the root secret is in memory. Every leaf is opened for real from time to time, so that
   what ``status`` says of an anchor was tried, not guessed.
@@ -11,13 +11,14 @@ States
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kluis.anchors.base import Anchor
 from kluis.engine.opening import Opened, Opening, open_leaf, wrong_answer
-from kluis.errors import AnchorError, Damaged, Locked, UnknownKey
+from kluis.errors import AnchorError, Damaged, Locked, Missing, Refused, Unreachable, UnknownKey
 from kluis.keyring import tree
 from kluis.keyring.document import Document
 from kluis.keyring.keys import Key, TransitKey
@@ -31,6 +32,7 @@ class Retry:
 
     first_s: float = 0.5
     last_s: float = 10.0
+    probe_s: float = 0.5
     survey_s: float = 60.0
 
     def delay_s(self, attempt: int) -> float:
@@ -64,6 +66,7 @@ class Guard:
         self.anchors = anchors
         self.opened: Opened | None = None
         self.held = False
+        self.locks = 0  # how often a person locked it
         self._store = store
         self._retry = retry
         self._on_change = on_change
@@ -142,8 +145,30 @@ class Guard:
                 await self._woken_within(self._retry.survey_s)
             else:
                 self._opening.start(self.anchors)
-                await self._woken_within(self._retry.delay_s(attempt))
+                await self._woken_or_one_is_back(self._retry.delay_s(attempt))
                 attempt += 1
+
+    async def _woken_or_one_is_back(self, seconds: float) -> None:
+        events = {
+            asyncio.create_task(self._wake.wait()),
+            asyncio.create_task(self._until_one_is_back()),
+        }
+        try:
+            await asyncio.wait(events, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for event in events:
+                event.cancel()
+
+    async def _until_one_is_back(self) -> None:
+        """Returns when an anchor that was away could open now, where asking costs nothing."""
+        while True:
+            await asyncio.sleep(self._retry.probe_s)
+            for name, failure in list(self._opening.failures.items()):
+                anchor = self.anchors.get(name)
+                away = isinstance(failure, Unreachable | Missing | Refused)
+                if away and anchor is not None and anchor.probe_is_free:
+                    with contextlib.suppress(AnchorError):
+                        return await anchor.probe()
 
     async def _survey_until_woken(self, opened: Opened) -> None:
         surveying = asyncio.create_task(self._survey(opened))
@@ -201,10 +226,14 @@ class Guard:
             self.held = False
             self.adopt(opened)
 
-    def release(self) -> None:
-        """End a hold by hand, and ask the anchors at once."""
-        self.held = False
-        self.wake()
+    def release(self, locks: int | None = None) -> None:
+        """End a hold by hand, and ask the anchors at once.
+
+        ``locks`` is the count that the caller saw at first: a lock since then holds.
+        """
+        if locks in (None, self.locks):
+            self.held = False
+            self.wake()
 
     def lacks(self) -> tuple[tuple[str, ...], ...]:
         """The sets of anchors of which each would open the keyring now; none when it is open."""
@@ -259,6 +288,7 @@ class Guard:
         """Drop the secrets, and stay locked until a person unlocks."""
         opened = self.opened
         self.held = True
+        self.locks += 1
         self.opened = None
         self._transit = {}
         self._is_open.clear()

@@ -44,7 +44,7 @@ async def seal_tree(
         if path in kept:
             node = tree.replace_leaf(node, path, kept[path])
         elif isinstance(leaf, tree.PeopleLeaf):
-            issued[leaf.name] = issue_paper(leaf, secrets[path])
+            issued[leaf.name] = _issue_apart(leaf, secrets[path], node)
             node = tree.replace_leaf(node, path, issued[leaf.name].leaf)
         else:
             machine.append((path, leaf))
@@ -92,6 +92,19 @@ async def seal_leaf(
     if await anchor.open(sealed, context) != secret:
         raise wrong_answer()
     return tree.AnchorLeaf(leaf.name, anchor.kind, dict(sealed))
+
+
+def _issue_apart(leaf: tree.PeopleLeaf, secret: Secret, node: tree.Node) -> paper.Issued:
+    """New paper whose number (15 bits) no other people of the tree have."""
+    taken = {
+        other.identifier
+        for _, other in tree.leaves(node)
+        if isinstance(other, tree.PeopleLeaf) and other.name != leaf.name
+    }
+    while True:
+        issued = issue_paper(leaf, secret)
+        if issued.leaf.identifier not in taken:
+            return issued
 
 
 def issue_paper(leaf: tree.PeopleLeaf, secret: Secret) -> paper.Issued:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_BUCKETS: Final = 4096
+CHEAP_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,9 @@ class Rate:
 
 
 class Spared:
-    """Bytes that cost something to make and that anybody may ask for.
+    """Bytes that may cost something to make and that anybody may ask for.
 
-    They are made anew at most so often that a tenth of the time goes into it.
+    Where they take longer than CHEAP_S, at most a tenth of the time goes into making them.
     """
 
     __slots__ = ("_fresh_until_s", "_key", "_made", "_make")
@@ -72,5 +73,6 @@ class Spared:
         if start_s >= self._fresh_until_s or key != self._key:
             self._key, self._made = key, self._make()
             end_s = time.monotonic()
-            self._fresh_until_s = end_s + 9 * (end_s - start_s)
+            took_s = end_s - start_s
+            self._fresh_until_s = end_s + 9 * took_s if took_s > CHEAP_S else end_s
         return self._made

@@ -35,6 +35,7 @@ class Metrics:
         self.unseals: Counter[tuple[str, str, str]] = Counter()
         """Decrypts that opened a server, by keyring, key and client."""
         self.denials = 0
+        self._guards = guards
         registry = CollectorRegistry()
         registry.register(_Counts(self))
         registry.register(_Present(guards, held, connections))
@@ -42,7 +43,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All metrics in the text format."""
-        return self._text.get()
+        return self._text.get(tuple(guard.is_open for guard in self._guards.values()))
 
 
 class _Counts(Collector):

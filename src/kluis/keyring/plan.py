@@ -13,9 +13,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from kluis.errors import TooManySets
+from kluis.errors import ChangeRefused, TooManySets
 from kluis.keyring import dealing, policy, tree, trust
-from kluis.keyring.document import Document
+from kluis.keyring.document import Document, KeyEntry
+from kluis.keyring.keys import GENERATED_KINDS
 from kluis.keyring.policy import Policy
 from kluis.secret import Secret
 
@@ -92,29 +93,45 @@ def make(
     """The steps from ``document`` (None: there is none yet) to ``wanted``.
 
     ``heal`` are leaves known to be damaged or unsealed; ``reissue`` are people who shall get new
-    paper.
+    paper, and other anchors that shall be replaced. Raises ChangeRefused.
     """
     if document is None:
         change = PolicyChange.NEW
         replaced: tuple[str, ...] = ()
-        old_keys: Mapping[str, object] = {}
+        old_keys: Mapping[str, KeyEntry] = {}
         old_clients: Mapping[str, object] = {}
     else:
         replaced = _replaced(document, wanted, reissue)
         change = _policy_change(document, wanted, replaced)
         old_keys, old_clients = document.keys, document.clients
+    _refuse_another_kind(old_keys, wanted)
     plan = Plan(
         keyring=wanted.name,
         policy=change,
         replaced=replaced,
         new_keys=_only_in(wanted.keys, old_keys),
-        lost_keys=_only_in(old_keys, wanted.keys),
+        lost_keys=_only_in(_declarable(old_keys), wanted.keys),
         new_clients=_only_in(wanted.clients, old_clients),
         changed_clients=_changed_clients(document, wanted),
         lost_clients=_only_in(old_clients, wanted.clients),
         heal=() if change is PolicyChange.SHRINKS else tuple(sorted(heal)),
     )
     return _with_steps(plan, document, wanted)
+
+
+def _declarable(keys: Mapping[str, KeyEntry]) -> list[str]:
+    """The keys that a configuration declares; imported ones are not missing there."""
+    return [name for name, key in keys.items() if key.kind in GENERATED_KINDS]
+
+
+def _refuse_another_kind(old: Mapping[str, KeyEntry], wanted: Wanted) -> None:
+    for name, key in old.items():
+        if wanted.keys.get(name, key.kind) != key.kind:
+            raise ChangeRefused(
+                f"{wanted.name}/{name} is a key of kind {key.kind}, not {wanted.keys[name]}",
+                "a key's kind never changes: what it sealed would be lost",
+                "declare the new kind under another name",
+            )
 
 
 def _only_in(these: Collection[str], those: Collection[str]) -> tuple[str, ...]:
@@ -176,15 +193,26 @@ def _with_steps(plan: Plan, document: Document | None, wanted: Wanted) -> Plan:
         steps.append(Step(f"destroy the key {name}: what it sealed is lost for good", True))
     for name in plan.new_clients:
         steps.append(
-            Step(f"admit the client {name} to {_list(wanted.clients[name].keys)}; print its token")
+            Step(f"admit the client {name} to {_terms(wanted.clients[name])}; print its token")
         )
     for name in plan.changed_clients:
-        steps.append(Step(f"change what the client {name} may do, and from where"))
+        steps.append(Step(f"let the client {name} use {_terms(wanted.clients[name])}"))
     for name in plan.lost_clients:
         steps.append(Step(f"dismiss the client {name}: its token opens nothing any more", True))
     for name in plan.heal:
         steps.append(Step(f"seal the leaf of {name} anew"))
     return replace(plan, steps=tuple(steps))
+
+
+def _terms(client: WantedClient) -> str:
+    """What a client may use, and on which conditions."""
+    certificate = f", with a certificate for {client.certificate_san}"
+    networks = f", from {_list(client.networks)}"
+    return (
+        _list(client.keys)
+        + (certificate if client.certificate_san else "")
+        + (networks if client.networks else "")
+    )
 
 
 def _policy_steps(plan: Plan, document: Document | None, wanted: Wanted) -> list[Step]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kluis.anchors.passphrase import PassphraseAnchor
 from kluis.engine import change
@@ -38,6 +39,7 @@ class Drawn:
 
 async def plan(house: House, args: Args) -> dict[str, JSON]:
     """What an apply would do now, in words, with a digest to ask for just that."""
+    _refuse_other_file(house, args.get("configuration"))
     house.redraw()
     drawn = await _draw(house, texts(args, "reissue"))
     shown: dict[str, JSON] = {
@@ -76,6 +78,19 @@ async def apply(house: House, args: Args) -> dict[str, JSON]:
             return await _carry_out(house, drawn)
 
 
+def _refuse_other_file(house: House, configuration: JSON) -> None:
+    """A person who edited one file is not told that another one has nothing to change."""
+    own = house.blueprint.file
+    if own is None or not isinstance(configuration, str):
+        return
+    if Path(configuration).resolve() != own.resolve():
+        raise UsageError(
+            f"the running service reads {own}, not {configuration}",
+            "it applies its own configuration only",
+            f"kluis apply --config {own}, or start the service with the other one",
+        )
+
+
 async def _draw(house: House, reissue: tuple[str, ...]) -> Drawn:
     drawn = Drawn()
     if not house.serving:
@@ -84,17 +99,17 @@ async def _draw(house: House, reissue: tuple[str, ...]) -> Drawn:
         guard = house.guards.get(name)
         if guard is None:
             drawn.plans[name] = plans.make(None, wanted)
-            await _check_new(house, wanted)
+            await _check_new(house, wanted.leaves)
         else:
-            drawn.plans[name] = await _plan_for(guard, wanted, reissue, drawn)
+            drawn.plans[name] = await _plan_for(house, guard, wanted, reissue, drawn)
         drawn.passphrases |= _passphrases_for(house, guard, wanted, drawn.plans[name])
     _refuse_unknown_reissue(house, reissue)
     return drawn
 
 
-async def _check_new(house: House, wanted: Wanted) -> None:
-    """A new keyring is not made with an anchor that is set up wrongly."""
-    for name in wanted.leaves:
+async def _check_new(house: House, names: Iterable[str]) -> None:
+    """An anchor that is set up wrongly is not taken into a keyring."""
+    for name in names:
         anchor = house.blueprint.anchors.get(name)
         if anchor is None or anchor.needs_person:
             continue
@@ -107,7 +122,9 @@ async def _check_new(house: House, wanted: Wanted) -> None:
             raise
 
 
-async def _plan_for(guard: Guard, wanted: Wanted, reissue: tuple[str, ...], drawn: Drawn) -> Plan:
+async def _plan_for(
+    house: House, guard: Guard, wanted: Wanted, reissue: tuple[str, ...], drawn: Drawn
+) -> Plan:
     found = plans.make(guard.document, wanted, (), reissue)
     if not guard.is_open:
         if found.empty:
@@ -117,6 +134,8 @@ async def _plan_for(guard: Guard, wanted: Wanted, reissue: tuple[str, ...], draw
             "only who can open a keyring can change it",
             f"kluis serve, then kluis unlock {guard.name}, then kluis apply again",
         )
+    known = {leaf.name for _, leaf in tree.leaves(guard.document.tree)}
+    await _check_new(house, sorted(set(wanted.leaves) - known))
     heal: set[str] = set()
     for name, error in (await guard.survey()).items():
         if isinstance(error, Damaged):

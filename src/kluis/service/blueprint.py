@@ -20,3 +20,5 @@ class Blueprint:
     wanted: Mapping[str, Wanted]
     folders: frozenset[Path]
     control: Path
+    file: Path | None = None
+    """The configuration itself, for whoever must tell it from another one."""

@@ -24,7 +24,7 @@ class House:
         draw: Draw,
         *,
         accept_rollback: bool = False,
-        retry: Retry = Retry(),
+        retry: Retry | None = None,
         log: Any = None,
     ) -> None:
         """Raises KluisError when a document can't be read."""
@@ -33,7 +33,7 @@ class House:
         self.changing = asyncio.Lock()
         self.serving = False
         self._draw = draw
-        self._retry = retry
+        self._retry = retry or Retry()
         self._log = log
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.rolled_back: dict[str, RolledBack] = {}
@@ -42,7 +42,7 @@ class House:
                 document = self._load(store, name, accept_rollback=accept_rollback)
             except NotFound:
                 continue
-            self.admit(Guard(document, store, self.blueprint.anchors, retry, self._changed))
+            self.admit(Guard(document, store, self.blueprint.anchors, self._retry, self._changed))
 
     def _load(self, store: Store, name: str, *, accept_rollback: bool) -> Document:
         try:

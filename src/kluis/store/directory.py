@@ -61,6 +61,8 @@ class DirectoryStore:
 
     def load(self, name: str, *, accept_rollback: bool = False) -> Document:
         """The document as it was last written; see Store.load."""
+        if not accept_rollback:
+            self._refuse_loss(name)
         document, data = self._read_document(name)
         if accept_rollback or self._seen(name) == _mark(document, data):
             return document
@@ -153,6 +155,18 @@ class DirectoryStore:
                 f"move it back to {document.name}.json",
             )
         return document
+
+    def _refuse_loss(self, name: str) -> None:
+        """A document that was here and is gone is not one that was never made."""
+        if self._read(name) is None and (self._seen(name) is not None or self.history(name)):
+            kept = self.history(name)
+            raise RolledBack(
+                f"{self._path(name)} is gone; a keyring {name} was here",
+                "it was removed, or the disk lost it; a new one would not open what it sealed",
+                f"restore it: cp {kept[0]} {self._path(name)}, then --accept-rollback"
+                if kept
+                else f"restore it from a backup; or remove {self._seen_path(name)} to begin anew",
+            )
 
     def _refuse_rollback(self, document: Document, data: bytes) -> None:
         seen = self._seen(document.name)
