@@ -16,6 +16,7 @@ import pytest
 from tests.support.house import House, one_error
 
 NOBODY = 65534
+HUNG_UP = {"b''", "BrokenPipeError", "ConnectionResetError"}  # as the moment falls
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ GARBAGE = {
     "an operation that is none": b'{"op":{"a":1},"args":{}}\n',
     "a keyring that is none": b'{"op":"lock","args":{"keyring":{"a":1}}}\n',
     "a key that is none": b'{"op":"key-rotate","args":{"key":7}}\n',
-    "a plan for nobody": b'{"op":"plan","args":{"reissue":[{"a":1}]}}\n',
+    "a plan for nobody": b'{"op":"plan","args":{"replace":[{"a":1}]}}\n',
     "an apply of no plan": b'{"op":"apply","args":{"digest":"00"}}\n',
     "a share that is none": b'{"op":"unlock","args":{"keyring":"homelab","share":5}}\n',
     "times that can't be": b'{"op":"client-issue","args":{"client":"bletchley",'
@@ -124,7 +125,7 @@ def test_another_user_is_refused_by_the_kernel_and_by_the_service(tmp_path: Path
             house.state.chmod(0o711)
             assert ask_as_nobody(house) == "PermissionError"
             house.control_path().chmod(0o666)
-            assert ask_as_nobody(house) == "b''"
+            assert ask_as_nobody(house) in HUNG_UP
             house.state.chmod(0o700)
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)

@@ -23,6 +23,14 @@ Reissue = Annotated[
         help="Print new paper for these people; the old paper opens nothing any more.",
     ),
 ]
+Replace = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--replace",
+        metavar="ANCHOR",
+        help="This anchor's key was stolen or changed: replace the root secret and all keys.",
+    ),
+]
 
 
 def apply(
@@ -31,6 +39,7 @@ def apply(
     yes: Yes = False,
     allow_destroy: AllowDestroy = False,
     reissue: Reissue = None,
+    replace: Replace = None,
     accept_rollback: Rollback = False,
 ) -> None:
     """Make keyrings, keys and clients as kluis.toml declares them.
@@ -41,7 +50,8 @@ def apply(
     Example: kluis apply --yes
     """
     session = Session(config, accept_rollback=accept_rollback)
-    shown = session.call("plan", reissue=reissue or [], configuration=str(session.path.absolute()))
+    replaced = [*(reissue or []), *(replace or [])]
+    shown = session.call("plan", replace=replaced, configuration=str(session.path.absolute()))
     _notes(shown["notes"])
     if shown["plan"] and not terminal.as_json():
         _plan(shown["plan"])
@@ -57,12 +67,19 @@ def apply(
             digest=shown["digest"],
             allow_destroy=allow_destroy,
             passphrases={name: _new_passphrase(name) for name in shown["passphrases"]},
-            reissue=reissue or [],
+            replace=replaced,
         )
     if terminal.as_json():
         terminal.data(done)
     else:
         _done(done)
+    if failed := done.get("failed"):
+        terminal.error_beside(
+            ChangeRefused(
+                f"not everything was written: {failed['seen']}", failed["means"], failed["next"]
+            )
+        )
+        raise typer.Exit(1)
 
 
 def _new_passphrase(name: str) -> str:

@@ -50,7 +50,9 @@ class Session:
     async def _here(self, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
         from kluis import compose
         from kluis.service import operations
+        from kluis.service.harden import harden
 
+        harden()  # the service says what was refused; here it would be noise
         locks = compose.process_locks(self.file) if name in operations.CHANGES else []
         try:
             house = compose.house(self.file, accept_rollback=self._accept_rollback)

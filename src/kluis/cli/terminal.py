@@ -58,6 +58,11 @@ def error(failure: KluisError) -> None:
         name = type(failure).__name__
         said = {"class": name, "seen": failure.seen, "means": failure.means}
         data({"error": {**said, "next": failure.next_step}})
+    error_beside(failure)
+
+
+def error_beside(failure: KluisError) -> None:
+    """An error in words only, for a command that printed its data already."""
     note(f"error: {failure.seen}")
     if failure.means:
         note(f"  why:  {failure.means}")

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kluis.anchors.base import Anchor
-from kluis.engine.opening import Opened, Opening, open_leaf, wrong_answer
-from kluis.errors import AnchorError, Damaged, Locked, Missing, Refused, Unreachable, UnknownKey
+from kluis.engine.opening import Opened, Opening, not_sealed, open_leaf, wrong_answer
+from kluis.errors import AnchorError, Locked, Missing, Refused, UnknownKey, Unreachable
 from kluis.keyring import tree
 from kluis.keyring.document import Document
 from kluis.keyring.keys import Key, TransitKey
@@ -346,7 +346,7 @@ class Guard:
         if failure is not None:
             return _of(failure)
         if leaf.sealed is None:
-            return _of(Damaged("not sealed yet", "it was away at the last apply", "kluis apply"))
+            return _of(not_sealed())
         if self._needs_person(name) and name not in self._opening.answered:
             return AnchorStatus(
                 "waiting",

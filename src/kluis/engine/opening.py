@@ -206,11 +206,7 @@ async def open_leaf(
 ) -> Secret:
     """What one leaf holds, by its anchor. Raises AnchorError."""
     if leaf.sealed is None:
-        raise Damaged(
-            "this leaf is not sealed yet",
-            "the anchor was away when the keyring was written",
-            "bring the anchor back and run kluis apply",
-        )
+        raise not_sealed()
     if anchor is None:
         raise Misconfigured(
             f"the configuration has no anchor {leaf.name}",
@@ -224,6 +220,15 @@ async def open_leaf(
             "run kluis apply",
         )
     return await anchor.open(leaf.sealed, document.context(path, leaf.kind))
+
+
+def not_sealed() -> Damaged:
+    """The failure of a leaf that was never sealed."""
+    return Damaged(
+        "not sealed yet",
+        "the anchor was away when the keyring was written",
+        "bring the anchor back and run kluis apply",
+    )
 
 
 def wrong_answer() -> Damaged:

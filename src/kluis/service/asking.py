@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from kluis import errors
-from kluis.errors import NotRunning, ServiceError
+from kluis.errors import KluisError, NotRunning, ServiceError
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 ANSWER_S: Final = 120.0
+PATIENT: Final = frozenset({"apply", "client-issue", "key-rotate", "client-revoke"})
+"""What is waited for without an end: who gave up would miss paper or a token."""
 _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 def ask(path: Path, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """The service's answer. Raises NotRunning, or the error that the service met."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWER_S)
+        connection.settimeout(None if name in PATIENT else ANSWER_S)
         try:
             connection.connect(os.fspath(path))
             _refuse_stranger(connection, path)
@@ -70,13 +72,21 @@ def _refuse_stranger(connection: socket.socket, path: Path) -> None:
 def _answer(path: Path, line: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(line)
-    except ValueError:
+        said = answer.get("error")
+        found = answer.get("ok") if said is None else _error(said)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        found = None
+    if isinstance(found, KluisError):
+        raise found
+    if not isinstance(found, dict):
         raise ServiceError(
             f"the service on {path} hung up", "it stopped, or refused this user", "try again"
-        ) from None
-    if "error" in answer:
-        said = answer["error"]
-        kind = getattr(errors, str(said["class"]), ServiceError)
-        raise kind(said["seen"], said["means"], said["next"])
-    found: dict[str, Any] = answer["ok"]
+        )
     return found
+
+
+def _error(said: Mapping[str, object]) -> KluisError:
+    kind = getattr(errors, str(said["class"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, KluisError)):
+        kind = ServiceError
+    return kind(str(said["seen"]), str(said["means"]), str(said["next"]))

@@ -13,12 +13,12 @@ from kluis.store.base import Store
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """Anchors by name; stores and wishes by keyring; the folders that one process may work on."""
+    """Anchors by name; stores, wishes and folders by keyring."""
 
     anchors: Mapping[str, Anchor]
     stores: Mapping[str, Store]
     wanted: Mapping[str, Wanted]
-    folders: frozenset[Path]
+    folders: Mapping[str, Path]
     control: Path
     file: Path | None = None
     """The configuration itself, for whoever must tell it from another one."""

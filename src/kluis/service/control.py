@@ -31,6 +31,8 @@ _NOT_A_REQUEST: Final = UsageError(
     "use the kluis command of the same version",
 )
 
+_LOOK_S: Final = 0.1
+
 
 class ControlServer:
     """Answers commands on a Unix socket."""
@@ -83,7 +85,7 @@ class ControlServer:
         try:
             if _may_ask(writer):
                 while line := await reader.readline():
-                    answer = await self._answer(line)
+                    answer = await self._answer_unless_gone(line, reader)
                     writer.write(json.dumps(answer).encode() + b"\n")
                     await writer.drain()
         except (ConnectionError, ValueError):
@@ -94,6 +96,23 @@ class ControlServer:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+    async def _answer_unless_gone(
+        self, line: bytes, reader: asyncio.StreamReader
+    ) -> dict[str, JSON]:
+        """The answer. Who hangs up meanwhile stops the operation: its paper would reach nobody.
+
+        An operation writes without a pause at its end, so it is stopped before that or not at all.
+        """
+        answering = asyncio.create_task(self._answer(line))
+        try:
+            while not answering.done():
+                await asyncio.wait({answering}, timeout=_LOOK_S)
+                if reader.at_eof():
+                    raise ConnectionResetError
+            return answering.result()
+        finally:
+            answering.cancel()
 
     async def _answer(self, line: bytes) -> dict[str, JSON]:
         try:

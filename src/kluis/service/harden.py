@@ -9,6 +9,7 @@ from typing import Final
 
 _MCL_CURRENT: Final = 1
 _MCL_FUTURE: Final = 2
+_MCL_ONFAULT: Final = 4  # what is reserved and never touched takes no memory
 _PR_SET_DUMPABLE: Final = 4
 
 
@@ -19,7 +20,7 @@ def harden() -> list[str]:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         refused.append("the process stays traceable: prctl was refused")
-    if not _may_lock_all() or libc.mlockall(_MCL_CURRENT | _MCL_FUTURE) != 0:
+    if not _may_lock_all() or libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) != 0:
         refused.append(
             "memory is not locked and could reach swap: give CAP_IPC_LOCK or LimitMEMLOCK=infinity"
         )

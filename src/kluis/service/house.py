@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from kluis.engine.guard import Guard, Retry
-from kluis.errors import KluisError, NotFound, RolledBack, UsageError
+from kluis.errors import KluisError, NotFound, RolledBack, ServiceError, UsageError
 from kluis.keyring.document import Document, Token
 from kluis.service.blueprint import Blueprint
 from kluis.store.base import Store
 
 Draw = Callable[[], Blueprint]
+
+_AFTER_FAULT_S: Final = 1.0
 
 
 class House:
@@ -76,7 +78,7 @@ class House:
         """Guard one more keyring; when the house serves, keep it open from now on."""
         self.guards[guard.name] = guard
         if self.serving:
-            self._tasks[guard.name] = asyncio.create_task(guard.keep_open())
+            self._tasks[guard.name] = asyncio.create_task(self._keep_open(guard))
 
     def new_guard(self, name: str, document: Any) -> Guard:
         """A guard for a keyring that was just made."""
@@ -86,17 +88,34 @@ class House:
         )
 
     def redraw(self) -> None:
-        """Take the configuration as it is now. Raises KluisError; then all stays as it was."""
-        self.blueprint = self._draw()
+        """Take the configuration as it is now. Raises KluisError; then all stays as it was.
+
+        The caller holds ``changing``: what is being applied must not change under it.
+        """
+        blueprint = self._draw()
+        if self.serving:
+            self._refuse_other_folders(blueprint)
+        self.blueprint = blueprint
         for guard in self.guards.values():
             guard.anchors = self.blueprint.anchors
             guard.wake()
+
+    def _refuse_other_folders(self, blueprint: Blueprint) -> None:
+        """This process has the right to work on the folders that it was started with."""
+        ours = set(self.blueprint.folders.values())
+        for name, folder in blueprint.folders.items():
+            if folder != self.blueprint.folders.get(name, folder) or folder not in ours:
+                raise ServiceError(
+                    f"the keyring {name} is to rest in {folder}",
+                    "the running service does not hold that folder",
+                    "move the documents if there are any, then restart kluis serve",
+                )
 
     async def serve(self) -> None:
         """Keep every keyring open until cancelled, and announce what expires."""
         self.serving = True
         for guard in self.guards.values():
-            self._tasks[guard.name] = asyncio.create_task(guard.keep_open())
+            self._tasks[guard.name] = asyncio.create_task(self._keep_open(guard))
         try:
             while True:
                 self._announce_expiries()
@@ -105,15 +124,33 @@ class House:
             for task in self._tasks.values():
                 task.cancel()
 
+    async def _keep_open(self, guard: Guard) -> None:
+        """Whatever happens, somebody keeps trying: a fault of kluis is on record, not the end."""
+        while True:
+            try:
+                await guard.keep_open()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not be silent
+                if self._log is not None:
+                    self._log.error("fault", keyring=guard.name, error=type(error).__name__)
+                await asyncio.sleep(_AFTER_FAULT_S)
+
     async def open_once(self) -> None:
         """Ask the anchors of every locked keyring once."""
         await asyncio.gather(*(guard.try_open() for guard in self.guards.values()))
 
     def tokens_of(self, client: str) -> tuple[Token, ...]:
-        """The tokens that a client has in any keyring."""
+        """The tokens that a client has in any keyring. Raises Locked.
+
+        Only an open keyring's word counts: a locked one's document could be anybody's.
+        """
+        locked = None
         for guard in self.guards.values():
             if known := guard.document.clients.get(client):
-                return known.tokens
+                if guard.is_open:
+                    return known.tokens
+                locked = guard
+        if locked is not None:
+            locked.require_open()
         return ()
 
     def _announce_expiries(self) -> None:

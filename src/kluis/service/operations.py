@@ -142,11 +142,11 @@ async def unlock(house: House, args: Args) -> dict[str, JSON]:
     enough: so a lock by hand ends by the people's word, not by a part of it.
     """
     guard = house.guard(text(args, "keyring"))
-    entered = ""
+    entered, locks = "", guard.locks
     if not guard.is_open:
         entered, whole = await _enter(guard, args)
         if whole and not guard.is_open:
-            guard.release()
+            guard.release(locks)
             await guard.try_open()
     return {**await progress(house, args), "entered": entered}
 
@@ -172,14 +172,14 @@ def _progress(guard: Guard) -> JSON:
 async def lock(house: House, args: Args) -> dict[str, JSON]:
     """Drop the secrets of a keyring, and stay locked."""
     guard = house.guard(text(args, "keyring"))
-    async with house.changing:
-        guard.lock()
+    guard.lock()  # at once: a change that is under way is refused when it wants to write
     return {"keyring": _keyring(guard)}
 
 
 async def reload(house: House, args: Args) -> dict[str, JSON]:
     """Take the configuration as it is now."""
-    house.redraw()
+    async with house.changing:
+        house.redraw()
     return {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from kluis.servers.handoff import (
 )
 from kluis.servers.supervise import RestartLimit, supervise
 from kluis.service.house import House, now
-from kluis.service.serve import end
+from kluis.service.serve import Part, together
 
 PRIVATE_CLIENT: Final = "kluis-run"
-Part = Coroutine[Any, Any, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +70,26 @@ async def run_transit(
     house: House, parts: Sequence[Part], server: Supervised, handoff: Handoff
 ) -> int:
     """Start the server at once: while the keyring is locked, the facade holds its unseal."""
-    tasks = [asyncio.create_task(part) for part in (house.serve(), *parts)]
-    try:
-        return await server.run(handoff)
-    finally:
-        await end(tasks)
+    return await _beside(house, parts, server.run(handoff))
 
 
 async def run_static(
     house: House, parts: Sequence[Part], server: Supervised, guard: Guard, key: str
 ) -> int:
     """Start the server when the keyring is open: a static seal takes its key at the start."""
-    tasks = [asyncio.create_task(part) for part in (house.serve(), *parts)]
-    try:
+
+    async def when_open() -> int:
         while not await guard.wait_open(timeout_s=60.0):
             server.log.info("waiting", keyring=guard.name)
         with static_key(guard, key, server.argv) as handoff:
             return await server.run(handoff)
-    finally:
-        await end(tasks)
+
+    return await _beside(house, parts, when_open())
+
+
+async def _beside(house: House, parts: Sequence[Part], server: Coroutine[Any, Any, int]) -> int:
+    code = await together(server, [house.serve(), *parts])
+    return 1 if code is None else code
 
 
 @contextmanager

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from kluis.errors import KluisError
 from kluis.servers.notify import Notifier
 from kluis.service.house import House
 
+T = TypeVar("T")
+Part = Coroutine[Any, Any, None]
 
-async def serve(
-    house: House, parts: list[Coroutine[Any, Any, None]], log: Any, notifier: Notifier
-) -> None:
+
+async def serve(house: House, parts: Sequence[Part], log: Any, notifier: Notifier) -> None:
     """Run the house and its parts together until SIGTERM or SIGINT; SIGHUP reloads.
 
     The end of one part is the end of all; its error is raised.
@@ -25,32 +26,45 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload(house, log))
-    tasks = [asyncio.create_task(part) for part in (house.serve(), *parts)]
-    stopped = asyncio.create_task(stop.wait())
     notifier.ready("serving")
     try:
-        await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await together(stop.wait(), [house.serve(), *parts])
+    finally:
+        notifier.stopping()
+
+
+async def together(main: Coroutine[Any, Any, T], parts: Sequence[Part]) -> T | None:
+    """The result of ``main``, while the parts run beside it; then all are ended.
+
+    A part that ends first ends everything, and its error is raised.
+    """
+    leading = asyncio.create_task(main)
+    tasks = [leading, *(asyncio.create_task(part) for part in parts)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             if task.done():
                 task.result()
     finally:
-        notifier.stopping()
-        await end([*tasks, stopped])
-
-
-async def end(tasks: list[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait until they are gone."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return leading.result() if not leading.cancelled() else None
 
 
 def _reload(house: House, log: Any) -> Callable[[], None]:
-    def reload() -> None:
+    running: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
         try:
-            house.redraw()
+            async with house.changing:
+                house.redraw()
             log.info("reloaded", pid=os.getpid())
         except KluisError as error:
             log.error("not reloaded", seen=error.seen, next=error.next_step)
 
-    return reload
+    def start() -> None:
+        running.add(task := asyncio.create_task(reload()))
+        task.add_done_callback(running.discard)
+
+    return start

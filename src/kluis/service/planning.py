@@ -1,0 +1,131 @@
+"""What an ``apply`` would do: the wish, what rests, and what the anchors say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kluis.engine.guard import Guard
+from kluis.errors import AnchorError, Damaged, Locked, Unreachable, UsageError
+from kluis.keyring import plan as plans
+from kluis.keyring import tree
+from kluis.keyring.crypto import sha256
+from kluis.keyring.plan import Plan, PolicyChange, Wanted
+from kluis.service.blueprint import Blueprint
+from kluis.service.house import House
+
+
+@dataclass(slots=True)
+class Drawn:
+    """The plans of all keyrings by one blueprint, what was noticed, the passphrases they take.
+
+    ``house.changing`` is held from the drawing until it is carried out.
+    """
+
+    blueprint: Blueprint
+    plans: dict[str, Plan] = field(default_factory=dict)
+    notes: dict[str, AnchorError] = field(default_factory=dict)
+    passphrases: set[str] = field(default_factory=set)
+    rests: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Id and revision of every document that the plans start from."""
+
+    @property
+    def digest(self) -> str:
+        """Changes when the wish, a document, or the plan does: what was shown is what is done."""
+        drawn = [
+            [name, self.rests.get(name), repr(self.blueprint.wanted[name]), repr(plan)]
+            for name, plan in sorted(self.plans.items())
+        ]
+        return sha256(json.dumps(drawn).encode()).hex()
+
+
+async def draw(house: House, replaced: tuple[str, ...]) -> Drawn:
+    """Take the configuration as it is now, and plan. Raises KluisError.
+
+    ``replaced`` are anchors that shall count as others from now on, people among them.
+    """
+    house.redraw()
+    drawn = Drawn(house.blueprint)
+    _refuse_unknown(drawn.blueprint, replaced)
+    if not house.serving:
+        await house.open_once()
+    for name, wanted in drawn.blueprint.wanted.items():
+        guard = house.guards.get(name)
+        if guard is None:
+            drawn.plans[name] = plans.make(None, wanted)
+            await _check_new(drawn.blueprint, wanted.leaves)
+        else:
+            drawn.rests[name] = guard.document.id, guard.document.revision
+            drawn.plans[name] = await _plan_for(guard, wanted, replaced, drawn)
+        drawn.passphrases |= _passphrases_for(drawn.blueprint, guard, wanted, drawn.plans[name])
+    return drawn
+
+
+async def _check_new(blueprint: Blueprint, names: Iterable[str]) -> None:
+    """An anchor that is set up wrongly is not taken into a keyring."""
+    for name in names:
+        anchor = blueprint.anchors.get(name)
+        if anchor is None or anchor.needs_person:
+            continue
+        try:
+            await anchor.probe()
+        except Unreachable:
+            continue  # it may be away for a while; sealing decides whether it can be spared
+        except AnchorError as error:
+            error.seen = f"anchors.{name}: {error.seen}"
+            raise
+
+
+async def _plan_for(guard: Guard, wanted: Wanted, replaced: tuple[str, ...], drawn: Drawn) -> Plan:
+    found = plans.make(guard.document, wanted, (), replaced)
+    if not guard.is_open:
+        if found.empty:
+            return found
+        raise Locked(
+            f"the keyring {guard.name} is locked, and is to change",
+            "only who can open a keyring can change it",
+            f"kluis serve, then kluis unlock {guard.name}, then kluis apply again",
+        )
+    known = {leaf.name for _, leaf in tree.leaves(guard.document.tree)}
+    await _check_new(drawn.blueprint, sorted(set(wanted.leaves) - known))
+    heal: set[str] = set()
+    for name, error in (await guard.survey()).items():
+        if error is not None:  # also what is healed: a person should know what was found
+            drawn.notes[f"{guard.name}/{name}"] = error
+        if isinstance(error, Damaged):
+            heal.add(name)
+    for _, leaf in tree.leaves(guard.document.tree):
+        if isinstance(leaf, tree.AnchorLeaf) and leaf.sealed is None:
+            heal.add(leaf.name)
+    return plans.make(guard.document, wanted, heal & set(wanted.leaves), replaced)
+
+
+def _passphrases_for(
+    blueprint: Blueprint, guard: Guard | None, wanted: Wanted, plan: Plan
+) -> set[str]:
+    """The passphrases that must be typed to carry out a plan."""
+    typed = {
+        name
+        for name in wanted.leaves
+        if (anchor := blueprint.anchors.get(name)) is not None and anchor.needs_person
+    }
+    if guard is None or plan.policy is PolicyChange.SHRINKS:
+        return typed
+    if plan.policy is PolicyChange.SAME:
+        return typed & set(plan.heal)
+    places = {leaf.name: path for path, leaf in tree.leaves(guard.document.tree)}
+    wanted_tree = tree.from_policy(wanted.opens, wanted.leaves)
+    moved = {leaf.name for path, leaf in tree.leaves(wanted_tree) if places.get(leaf.name) != path}
+    return typed & (moved | set(plan.heal))
+
+
+def _refuse_unknown(blueprint: Blueprint, replaced: tuple[str, ...]) -> None:
+    known = {name for wanted in blueprint.wanted.values() for name in wanted.leaves}
+    for name in replaced:
+        if name not in known:
+            raise UsageError(
+                f"{name} is an anchor of no keyring",
+                f"anchors in use: {', '.join(sorted(known)) or 'none'}",
+                "correct the name",
+            )
