@@ -117,7 +117,7 @@ def keyring_secrets(house: House) -> dict[str, bytes]:
 
     async def opened() -> dict[str, bytes]:
         file = configuration.read(house.file)
-        here = compose.house(file, accept_rollback=False)
+        here = compose.house(file, alone=False, accept_rollback=False)
         await here.open_once()
         found = here.guards["homelab"].require_open()
         secrets = {"the root secret": found.root.reveal()}

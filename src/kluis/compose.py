@@ -24,7 +24,6 @@ from kluis.settings import (
     StaticSettings,
 )
 from kluis.store.directory import DirectoryStore
-from kluis.store.process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from kluis.facade.app import Facade
@@ -105,16 +104,11 @@ def _clients(settings: Configuration, keyring: str) -> dict[str, WantedClient]:
     return found
 
 
-def house(file: ConfigurationFile, *, accept_rollback: bool, log: Any = None) -> House:
+def house(file: ConfigurationFile, *, alone: bool, accept_rollback: bool, log: Any = None) -> House:
     """The keyrings of a configuration. Raises KluisError when a document can't be read."""
-    return House(lambda: blueprint(file.path), accept_rollback=accept_rollback, log=log)
-
-
-def process_locks(file: ConfigurationFile) -> list[ProcessLock]:
-    """The right to work on all folders of a configuration, alone. Raises AlreadyRunning."""
-    keyrings = file.settings.keyrings.values()
-    folders = {file.resolve(keyring.store.path) for keyring in keyrings}
-    return [ProcessLock(folder / "serve.lock") for folder in sorted(folders)]
+    return House(
+        lambda: blueprint(file.path), alone=alone, accept_rollback=accept_rollback, log=log
+    )
 
 
 def anchor_variables(file: ConfigurationFile) -> tuple[str, ...]:

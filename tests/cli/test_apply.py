@@ -242,7 +242,7 @@ def test_a_keyring_that_was_added_is_kept_open_by_the_running_service(tmp_path: 
     house.apply()
     with house.serve():
         house.edit(
-            more='\n[keyrings.office]\nstore = { kind = "directory", path = "state" }\n'
+            more='\n[keyrings.office]\nstore = { kind = "directory", path = "office" }\n'
             'opens = "disk"\n[keyrings.office.keys.web]\nkind = "transit"\n'
             '[clients.web]\nkeys = ["office/web"]\n'
         )
@@ -251,17 +251,15 @@ def test_a_keyring_that_was_added_is_kept_open_by_the_running_service(tmp_path: 
         assert answer.status == 200
 
 
-def test_a_running_service_takes_no_folder_that_it_does_not_hold(tmp_path: Path) -> None:
+def test_a_keyring_that_is_served_does_not_move_to_another_folder(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     house.apply()
+    house.edit(more='\n[service]\ncontrol = "control.sock"\n')
     with house.serve():
-        house.edit(
-            more='\n[keyrings.office]\nstore = { kind = "directory", path = "office" }\n'
-            'opens = "disk"\n'
-        )
+        house.edit(('path = "state"', 'path = "elsewhere"'))
         error = house.refuses("apply", "--yes")
         assert error["class"] == "ServiceError"
-        assert "restart kluis serve" in error["next"]
+        assert "the keyring homelab is to move from" in error["seen"]
 
 
 def test_a_plan_is_shown_and_carried_out_when_a_person_says_yes(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -179,7 +178,7 @@ def test_a_first_record_torn_by_a_crash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        os.urandom(32),  # a key file, named as the audit log by mistake
+        bytes(range(32)),  # a key file, named as the audit log by mistake
         b"word word word",
         b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
         b'{"kluis":"keyring/1"}',

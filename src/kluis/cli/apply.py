@@ -50,8 +50,8 @@ def apply(
     Example: kluis apply --yes
     """
     session = Session(config, accept_rollback=accept_rollback)
-    replaced = [*(reissue or []), *(replace or [])]
-    shown = session.call("plan", replace=replaced, configuration=str(session.path.absolute()))
+    renewed = {"reissue": reissue or [], "replace": replace or []}
+    shown = session.call("plan", **renewed, configuration=str(session.path.absolute()))
     _notes(shown["notes"])
     if shown["plan"] and not terminal.as_json():
         _plan(shown["plan"])
@@ -67,7 +67,7 @@ def apply(
             digest=shown["digest"],
             allow_destroy=allow_destroy,
             passphrases={name: _new_passphrase(name) for name in shown["passphrases"]},
-            replace=replaced,
+            **renewed,
         )
     if terminal.as_json():
         terminal.data(done)

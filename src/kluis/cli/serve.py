@@ -85,17 +85,12 @@ def _start(file: ConfigurationFile, accept_rollback: bool) -> tuple[House, Any]:
     log = telemetry.logger()
     for words in harden():
         log.warning("hardening", seen=words)
-    _held.extend(compose.process_locks(file))
-    house = compose.house(file, accept_rollback=accept_rollback, log=log)
+    house = compose.house(file, alone=True, accept_rollback=accept_rollback, log=log)
     if not house.guards:
         raise NotFound(
             "none of the keyrings was made yet", "there is nothing to serve", "run kluis apply"
         )
     return house, log
-
-
-_held: list[object] = []
-"""The process locks: they are let go when the process ends, however it ends."""
 
 
 async def _serve(file: ConfigurationFile, accept_rollback: bool) -> None:

@@ -53,10 +53,10 @@ class Session:
         from kluis.service.harden import harden
 
         harden()  # the service says what was refused; here it would be noise
-        locks = compose.process_locks(self.file) if name in operations.CHANGES else []
+        house = compose.house(
+            self.file, alone=name in operations.CHANGES, accept_rollback=self._accept_rollback
+        )
         try:
-            house = compose.house(self.file, accept_rollback=self._accept_rollback)
             return await operations.call(house, name, args)
         finally:
-            for lock in locks:
-                lock.release()
+            house.close()

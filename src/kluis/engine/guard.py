@@ -2,7 +2,8 @@
 
 States
 - *locked*: the anchors are asked again and again, at first every half second, then up to every
-  ten, with jitter; a call of ``wake``, or an anchor that is back, asks at once. One that hangs holds up none of the others.
+  ten, with jitter; a call of ``wake``, or an anchor that is back, asks at once. One that hangs
+  holds up none of the others.
 - *held*: locked by a person's hand; only ``unlock`` or a restart lets it open again.
 - *open*: the root secret is in memory. Every leaf is opened for real from time to time, so that
   what ``status`` says of an anchor was tried, not guessed.

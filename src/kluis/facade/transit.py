@@ -2,7 +2,7 @@
 
 Locked is a state, not an error. The boot probe (``encrypt`` of the one letter ``a``), whose
 answer a server only looks at and throws away, is answered; a ``decrypt`` is held; any other
-``encrypt`` is refused, so that an ``operator init`` fails before keys could be lost.
+``encrypt`` is refused, so that an ``operator init`` hands out no recovery keys that it would lose.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from kluis.keyring.strict import JSON
 PROBE: Final = b"a"
 HEARTBEAT: Final = b"Heartbeat "
 OPERATIONS: Final = ("encrypt", "decrypt", "rewrap")
+_INIT: Final = (
+    "; if this was an operator init, nobody was handed keys, but the server's storage is set up:"
+    " empty it and init again once the keyring is open"
+)
 _REFUSED_FIELDS: Final = ("batch_input", "context", "nonce", "key_version")
 
 
@@ -125,17 +129,16 @@ def _refuse_unsupported(members: Mapping[str, object]) -> None:
             raise Refusal(400, (f"{name} is not supported here",), "unsupported")
 
 
-def _locked(guard: Guard) -> Refusal:
-    return Refusal(
-        503, (f"the keyring {guard.name} is locked: kluis unlock {guard.name} opens it",), "locked"
-    )
+def _locked(guard: Guard, hint: str = "") -> Refusal:
+    words = f"the keyring {guard.name} is locked: kluis unlock {guard.name} opens it{hint}"
+    return Refusal(503, (words,), "locked")
 
 
 def _probe_while_locked(guard: Guard, key: str, members: Mapping[str, object]) -> Outcome:
     """Bytes in the shape of a ciphertext, for the probe that throws them away."""
     entry = guard.document.keys.get(key)
     if base64_member(members, "plaintext") != PROBE or entry is None:
-        raise _locked(guard)
+        raise _locked(guard, _INIT)
     noise = base64.b64encode(random_bytes(NONCE_BYTES + len(PROBE) + TAG_BYTES)).decode("ascii")
     reply = ciphertext_reply(f"vault:v{entry.latest}:{noise}", entry.latest)
     return Outcome(reply, "boot probe while locked", entry.latest)

@@ -23,7 +23,7 @@ async def plan(house: House, args: Args) -> dict[str, JSON]:
     """What an apply would do now, in words, with a digest to ask for just that."""
     _refuse_other_file(house, args.get("configuration"))
     async with house.changing:
-        drawn = await draw(house, texts(args, "replace"))
+        drawn = await draw(house, texts(args, "reissue"), texts(args, "replace"))
     shown: dict[str, JSON] = {
         name: [{"words": step.words, "destroys": step.destroys} for step in plan.steps]
         for name, plan in drawn.plans.items()
@@ -47,7 +47,7 @@ async def plan(house: House, args: Args) -> dict[str, JSON]:
 async def apply(house: House, args: Args) -> dict[str, JSON]:
     """Carry out the plan of this digest; paper and tokens are in the answer, once."""
     async with house.changing:
-        drawn = await draw(house, texts(args, "replace"))
+        drawn = await draw(house, texts(args, "reissue"), texts(args, "replace"))
         if drawn.digest != text(args, "digest"):
             raise ChangeRefused(
                 "the plan is not the one that was shown",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from kluis.engine.guard import Guard, Retry
@@ -12,6 +13,7 @@ from kluis.errors import KluisError, NotFound, RolledBack, ServiceError, UsageEr
 from kluis.keyring.document import Document, Token
 from kluis.service.blueprint import Blueprint
 from kluis.store.base import Store
+from kluis.store.process_lock import ProcessLock
 
 Draw = Callable[[], Blueprint]
 
@@ -25,12 +27,18 @@ class House:
         self,
         draw: Draw,
         *,
+        alone: bool = False,
         accept_rollback: bool = False,
         retry: Retry | None = None,
         log: Any = None,
     ) -> None:
-        """Raises KluisError when a document can't be read."""
+        """``alone``: no other process may change these keyrings while the house stands.
+
+        Raises KluisError when a document can't be read, or another process works on it.
+        """
         self.blueprint = draw()
+        self._locks: dict[Path, ProcessLock] | None = {} if alone else None
+        self._hold(self.blueprint)
         self.guards: dict[str, Guard] = {}
         self.changing = asyncio.Lock()
         self.serving = False
@@ -93,23 +101,33 @@ class House:
         The caller holds ``changing``: what is being applied must not change under it.
         """
         blueprint = self._draw()
-        if self.serving:
-            self._refuse_other_folders(blueprint)
+        self._refuse_moves(blueprint)
+        self._hold(blueprint)
         self.blueprint = blueprint
         for guard in self.guards.values():
             guard.anchors = self.blueprint.anchors
             guard.wake()
 
-    def _refuse_other_folders(self, blueprint: Blueprint) -> None:
-        """This process has the right to work on the folders that it was started with."""
-        ours = set(self.blueprint.folders.values())
-        for name, folder in blueprint.folders.items():
-            if folder != self.blueprint.folders.get(name, folder) or folder not in ours:
+    def _refuse_moves(self, blueprint: Blueprint) -> None:
+        for name in self.guards:
+            before, now_at = self.blueprint.folders.get(name), blueprint.folders.get(name)
+            if before and now_at and before != now_at:
                 raise ServiceError(
-                    f"the keyring {name} is to rest in {folder}",
-                    "the running service does not hold that folder",
-                    "move the documents if there are any, then restart kluis serve",
+                    f"the keyring {name} is to move from {before} to {now_at}",
+                    "it is in use",
+                    "stop kluis, move the folder, then start it again",
                 )
+
+    def _hold(self, blueprint: Blueprint) -> None:
+        """Take the right to work on the folders. Raises AlreadyRunning."""
+        if self._locks is not None:
+            for folder in sorted(set(blueprint.folders.values()) - set(self._locks)):
+                self._locks[folder] = ProcessLock(folder / "serve.lock")
+
+    def close(self) -> None:
+        """Let go of the folders."""
+        for lock in (self._locks or {}).values():
+            lock.release()
 
     async def serve(self) -> None:
         """Keep every keyring open until cancelled, and announce what expires."""

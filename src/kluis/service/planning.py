@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from kluis.engine.guard import Guard
@@ -40,14 +40,19 @@ class Drawn:
         return sha256(json.dumps(drawn).encode()).hex()
 
 
-async def draw(house: House, replaced: tuple[str, ...]) -> Drawn:
+async def draw(house: House, reissue: tuple[str, ...], replace: tuple[str, ...]) -> Drawn:
     """Take the configuration as it is now, and plan. Raises KluisError.
 
-    ``replaced`` are anchors that shall count as others from now on, people among them.
+    ``reissue`` are people who shall get new paper, ``replace`` anchors that shall count as others
+    from now on.
     """
     house.redraw()
     drawn = Drawn(house.blueprint)
-    _refuse_unknown(drawn.blueprint, replaced)
+    leaves = {n: leaf for w in drawn.blueprint.wanted.values() for n, leaf in w.leaves.items()}
+    people = {name for name, leaf in leaves.items() if isinstance(leaf, tree.PeopleLeaf)}
+    _refuse_unknown(reissue, people, "has no paper to issue anew")
+    _refuse_unknown(replace, leaves, "is an anchor of no keyring")
+    replaced = reissue + replace
     if not house.serving:
         await house.open_once()
     for name, wanted in drawn.blueprint.wanted.items():
@@ -120,12 +125,11 @@ def _passphrases_for(
     return typed & (moved | set(plan.heal))
 
 
-def _refuse_unknown(blueprint: Blueprint, replaced: tuple[str, ...]) -> None:
-    known = {name for wanted in blueprint.wanted.values() for name in wanted.leaves}
-    for name in replaced:
+def _refuse_unknown(names: Iterable[str], known: Collection[str], what: str) -> None:
+    for name in names:
         if name not in known:
             raise UsageError(
-                f"{name} is an anchor of no keyring",
-                f"anchors in use: {', '.join(sorted(known)) or 'none'}",
+                f"{name} {what}",
+                f"those that could be meant are: {', '.join(sorted(known)) or 'none'}",
                 "correct the name",
             )

@@ -18,9 +18,10 @@ class Store(Protocol):
         ...
 
     def remember(self, document: Document) -> None:
-        """Note a document as the newest seen here. Only for one that its body's tag has proven:
+        """Note a document as the newest seen here.
 
-        else whoever can write here could forge a high revision and lock the real one out.
+        Only for one that its body's tag has proven: else whoever can write here could forge a
+        high revision and lock the real one out.
         """
         ...
 
