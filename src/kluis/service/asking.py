@@ -74,7 +74,7 @@ def _answer(path: Path, line: bytes) -> dict[str, Any]:
         answer = json.loads(line)
         said = answer.get("error")
         found = answer.get("ok") if said is None else _error(said)
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         found = None
     if isinstance(found, KluisError):
         raise found
