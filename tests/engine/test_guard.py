@@ -702,3 +702,13 @@ def test_an_opening_is_remembered_by_the_store_only_once_it_is_proven(tmp_path: 
         assert mark.exists()
 
     run(prove())
+
+
+def test_the_status_of_a_lock_by_hand_says_that_nobody_is_asked(tmp_path: Path) -> None:
+    async def locked() -> None:
+        here = post(await make("a or b"), tmp_path, NEVER)
+        assert here.guard.anchor_statuses()["a"].seen == "not asked yet"
+        here.guard.lock()
+        assert "by hand" in here.guard.anchor_statuses()["a"].seen
+
+    run(locked())

@@ -267,6 +267,49 @@ def test_one_connection_too_many_is_closed_and_a_place_is_free_again(tmp_path: P
         assert facade.get("sys/health").status == 200
 
 
+def test_idle_connections_make_room_before_the_places_are_gone(tmp_path: Path) -> None:
+    with serving(tmp_path, limits=Limits(connections=8, idle_s=3600)) as facade:
+        idle = [facade.connect() for _ in range(7)]
+        try:
+            for connection in idle:
+                connection.sendall(HEALTH)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            for connection in idle:
+                assert read_to_end(connection) == b""
+        finally:
+            for connection in idle:
+                connection.close()
+        gone(facade)
+
+
+def test_a_held_request_is_not_idle(tmp_path: Path) -> None:
+    with serving(tmp_path, limits=Limits(connections=4)) as facade:
+        sealed = facade.encrypted(b"secret")
+        body = b'{"ciphertext":"%s"}' % sealed.encode()
+        token = facade.token("bletchley").encode()
+        request = HEAD + b"X-Vault-Token: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+            token,
+            len(body),
+            body,
+        )
+        facade.lock()
+        held = [facade.connect() for _ in range(3)]
+        try:
+            for connection in held:
+                connection.sendall(request)
+            facade.wait_held(3)
+            with facade.connect() as fourth:  # and now it is crowded
+                fourth.sendall(HEALTH)
+                assert fourth.recv(65536).startswith(b"HTTP/1.1 503 ")
+                assert read_to_end(fourth) == b""
+            facade.open()
+            for connection in held:
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        finally:
+            for connection in held:
+                connection.close()
+
+
 def test_a_connection_that_is_reset_leaves_nothing_behind(facade: RunningFacade) -> None:
     for _ in range(50):
         with facade.connect() as raw:

@@ -18,7 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kluis.anchors.base import Anchor
+from kluis.engine import status
 from kluis.engine.opening import Opened, Opening, not_sealed, open_leaf, wrong_answer
+from kluis.engine.status import AnchorStatus
 from kluis.errors import AnchorError, Locked, Missing, Refused, UnknownKey, Unreachable
 from kluis.keyring import tree
 from kluis.keyring.document import Document
@@ -40,16 +42,6 @@ class Retry:
         """The wait after the n-th failure in a row, counted from 0, with full jitter above half."""
         bound: float = min(self.last_s, self.first_s * 2.0 ** min(attempt, 16))
         return bound * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
-
-
-@dataclass(frozen=True, slots=True)
-class AnchorStatus:
-    """What ``kluis status`` says of one anchor."""
-
-    state: str
-    seen: str
-    means: str = ""
-    next_step: str = ""
 
 
 class Guard:
@@ -334,31 +326,15 @@ class Guard:
         return {leaf.name: self._status_of(leaf) for _, leaf in tree.leaves(self.document.tree)}
 
     def _status_of(self, leaf: tree.Leaf) -> AnchorStatus:
-        name = leaf.name
+        name, unlock = leaf.name, f"kluis unlock {self.name}"
         if isinstance(leaf, tree.PeopleLeaf):
-            entered, needed = self.progress()[name]
-            return AnchorStatus(
-                "waiting",
-                f"{entered} of {needed} shares entered",
-                f"{leaf.shares} people have one share each",
-                "" if self.is_open else f"kluis unlock {self.name}",
-            )
+            entered, _ = self.progress()[name]
+            return status.of_people(leaf, entered, "" if self.is_open else unlock)
         failure = self._opening.failures.get(name) or self._surveyed.get(name)
-        if failure is not None:
-            return _of(failure)
-        if leaf.sealed is None:
-            return _of(not_sealed())
-        if self._needs_person(name) and name not in self._opening.answered:
-            return AnchorStatus(
-                "waiting",
-                "a passphrase that a person knows",
-                "it is stored nowhere",
-                "" if self.is_open else f"kluis unlock {self.name} --passphrase {name}",
-            )
+        if failure is not None or leaf.sealed is None:
+            return status.of_failure(failure or not_sealed())
         if name in self._surveyed or name in self._opening.answered:
-            return AnchorStatus("ok", "it opened its leaf")
-        return AnchorStatus("waiting", "not asked yet", "another way was faster", "kluis verify")
-
-
-def _of(failure: AnchorError) -> AnchorStatus:
-    return AnchorStatus(failure.state, failure.seen, failure.means, failure.next_step)
+            return status.OK
+        if self._needs_person(name):
+            return status.of_passphrase("" if self.is_open else f"{unlock} --passphrase {name}")
+        return status.of_unasked(held=self.held, unlock=unlock)

@@ -96,13 +96,10 @@ class Directory:
         return caller
 
     def _refresh(self) -> None:
-        guards = self._guards.values()
-        if len(guards) == len(self._stamp) and all(
-            guard.document is document and guard.is_open is is_open
-            for guard, (document, is_open) in zip(guards, self._stamp, strict=True)
-        ):
+        stamp = [(guard.document, guard.is_open) for guard in self._guards.values()]
+        if stamp == self._stamp:  # one look for each that is the very same object
             return
-        self._stamp = [(guard.document, guard.is_open) for guard in guards]
+        self._stamp = stamp
         self._callers = dict(self._private)
         # Proven ones first: no unproven document may give a client of theirs another name.
         for document, _ in sorted(self._stamp, key=lambda known: not known[1]):

@@ -17,7 +17,6 @@ import json
 import ssl
 from typing import Any, Final
 
-from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -130,20 +129,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_head(self) -> None:
         limits = self._limits
         size_bytes = 0
-        seen: set[bytes] = set()
+        once: list[bytes] = []
         for name, value in self.headers:
             size_bytes += len(name) + len(value)
-            if name in _ONCE:
-                if name in seen:
-                    self._refuse(400, f"{name.decode()} stands twice")
-                seen.add(name)
-            elif name == b"content-length":
+            if name == b"content-length":
                 if len(value) > 12 or int(value) > limits.body_bytes:
                     self._refuse(413, f"the body is larger than {limits.body_bytes} bytes")
+            elif name in _ONCE:
+                once.append(name)
             elif name == b"expect":
                 self.expect_100_continue = value.lower() == b"100-continue"
         if len(self.headers) > limits.headers or size_bytes > limits.header_bytes:
             self._refuse(431, "too many or too large headers")
+        if len(once) > len(set(once)):
+            self._refuse(400, f"one of {b', '.join(once).decode()} stands twice")
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, if it is not too large."""
@@ -158,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_is_read = False
         self.reading_since_s = None
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
@@ -171,6 +170,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """The client reads again."""
         super().resume_writing()
         self.blocked_since_s = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything on this connection."""
+        return self.reading_since_s is None and (self.cycle is None or self.cycle.response_complete)
 
     def overdue(self, now_s: float) -> bool:
         """Whether this connection takes longer than it may."""

@@ -20,6 +20,7 @@ BACKLOG: Final = 4096
 HANDSHAKE_S: Final = 10.0
 STOP_S: Final = 1.0
 _SWEEP_S: Final = 1.0
+_CROWDED: Final = 0.75
 
 
 class FacadeServer:
@@ -88,9 +89,14 @@ class FacadeServer:
 
     def _sweep(self) -> None:
         now_s = asyncio.get_running_loop().time()
+        crowded = self._facade.connections > self._facade.limits.connections * _CROWDED
         for connection in list(self._state.connections):
-            if isinstance(connection, BoundedProtocol) and connection.overdue(now_s):
+            if not isinstance(connection, BoundedProtocol):
+                continue
+            if connection.overdue(now_s):
                 connection.transport.abort()
+            elif crowded and connection.idle:
+                connection.transport.close()  # others need the place; a client comes again
         try:
             self._facade.audit.reopen_if_rotated()
         except AuditError as error:

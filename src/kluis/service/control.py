@@ -16,6 +16,7 @@ import json
 import os
 import socket
 import stat
+import traceback
 from pathlib import Path
 from typing import Final
 
@@ -124,6 +125,18 @@ class ControlServer:
             return {"ok": await operations.call(self._house, name, args)}
         except KluisError as error:
             return {"error": {**explain_error(error)}}
+        except Exception as error:  # noqa: BLE001 - a fault must reach the person who asked
+            return {"error": {**explain_error(_fault(error))}}
+
+
+def _fault(error: Exception) -> ServiceError:
+    """The class of a fault and its place; its text could carry a secret."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return ServiceError(
+        f"unexpected {type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}",
+        "this is a fault of kluis",
+        "kluis status says where things stand; please report this",
+    )
 
 
 def _may_ask(writer: asyncio.StreamWriter) -> bool:

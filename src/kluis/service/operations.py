@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from kluis.engine.guard import AnchorStatus, Guard
+from kluis.engine.guard import Guard
 from kluis.errors import KluisError, UsageError
 from kluis.keyring import policy, tree, trust
 from kluis.keyring.strict import JSON
@@ -52,7 +52,7 @@ def _keyring(guard: Guard) -> dict[str, JSON]:
             "means": said.means,
             "next": said.next_step,
         }
-        for name, said in _anchor_statuses(guard).items()
+        for name, said in guard.anchor_statuses().items()
     }
     people: dict[str, JSON] = {
         leaf.name: {
@@ -82,33 +82,6 @@ def _contradicted(guard: Guard) -> bool:
     answered = {name for name, said in guard.anchor_statuses().items() if said.state == "ok"}
     answered |= {name for name, (entered, needed) in guard.progress().items() if entered >= needed}
     return not guard.is_open and trust.opens_with(tree.to_policy(guard.document.tree), answered)
-
-
-def _anchor_statuses(guard: Guard) -> dict[str, AnchorStatus]:
-    """What is known of every anchor. While a lock by hand holds, machines are not asked."""
-    found = guard.anchor_statuses()
-    if not guard.held:
-        return found
-    not_asked = AnchorStatus(
-        "waiting",
-        "not asked: somebody locked the keyring by hand",
-        "such a lock holds until a person unlocks, or kluis is restarted",
-        f"kluis unlock {guard.name} asks it again",
-    )
-    machines = {
-        leaf.name
-        for _, leaf in tree.leaves(guard.document.tree)
-        if isinstance(leaf, tree.AnchorLeaf) and not _needs_person(guard, leaf.name)
-    }
-    return {
-        name: not_asked if name in machines and said.state == "waiting" else said
-        for name, said in found.items()
-    }
-
-
-def _needs_person(guard: Guard, name: str) -> bool:
-    anchor = guard.anchors.get(name)
-    return anchor is not None and anchor.needs_person
 
 
 async def _open_here(house: House) -> None:
