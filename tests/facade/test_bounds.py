@@ -242,6 +242,38 @@ def test_a_client_that_never_reads_is_closed(hasty: RunningFacade, count: int) -
     gone(hasty)
 
 
+def test_a_client_that_asks_and_asks_and_never_reads_is_closed(hasty: RunningFacade) -> None:
+    """Until the answers no longer fit anywhere, and the facade has to stop writing."""
+    state = hasty.server._state
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        raw.settimeout(30)
+        raw.connect(("127.0.0.1", hasty.port))
+        hasty.wait(lambda: connection_of(hasty, raw) is not None, "it is connected")
+        connection = connection_of(hasty, raw)
+        assert connection is not None
+        stopped = False
+        while not stopped:
+            answered = state.total_requests
+            raw.sendall(b"GET /metrics HTTP/1.1\r\nHost: kluis\r\n\r\n" * 8)
+
+            def over(wanted: int = answered + 8) -> bool:
+                return state.total_requests >= wanted or connection.blocked_since_s is not None
+
+            hasty.wait(over, "it is answered, or the writing stopped")
+            stopped = connection.blocked_since_s is not None
+        hasty.wait(lambda: connection_of(hasty, raw) is None, "it is closed")
+    gone(hasty)
+
+
+def connection_of(facade: RunningFacade, raw: socket.socket) -> BoundedProtocol | None:
+    """The facade's end of a connection."""
+    for found in facade.call(lambda: list(facade.server._state.connections)):
+        if isinstance(found, BoundedProtocol) and found.client == raw.getsockname():
+            return found
+    return None
+
+
 def test_a_client_that_stops_reading_right_before_the_end_is_closed(hasty: RunningFacade) -> None:
     """Less is left to send than would stop the writing: the closing itself has to end."""
     with socket.socket() as raw:

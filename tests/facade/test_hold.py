@@ -241,6 +241,32 @@ def test_a_lock_right_after_an_opening_releases_nothing(tmp_path: Path) -> None:
         assert {future.result(30).status for future in waiting} == {503}
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_lock_a_few_turns_of_the_loop_after_an_opening_is_never_an_internal_error(
+    tmp_path: Path, turns: int
+) -> None:
+    with serving(tmp_path, limits=Limits(hold_s=0.5)) as facade, ThreadPoolExecutor(4) as pool:
+        _, ciphertext = facade.real_wrap()
+        guard = facade.guards["homelab"]
+        opened = facade.call(lambda: guard.require_open().copy())
+        facade.lock()
+        waiting = [in_background(pool, facade, ciphertext) for _ in range(4)]
+        facade.wait_held(4)
+
+        def lock_after(left: int) -> None:
+            if left:
+                facade.loop.call_soon(lock_after, left - 1)
+            else:
+                guard.lock()
+
+        def open_and_lock() -> None:
+            guard.adopt(opened)
+            lock_after(turns)
+
+        facade.call(open_and_lock)
+        assert {future.result(30).status for future in waiting} <= {200, 503}
+
+
 def test_a_client_added_to_the_document_while_locked_may_wait_and_gets_nothing(
     tmp_path: Path,
 ) -> None:
