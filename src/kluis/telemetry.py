@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
 from typing import Any, Final
@@ -20,10 +22,20 @@ ANCHOR_OK: Final = "kluis_anchor_ok"
 CLIENT_EXPIRY: Final = "kluis_client_token_expiry_seconds"
 
 
+class _StandardError(io.TextIOBase):
+    """Standard error as it is now; when it can't be written, say on a full disk, nothing fails."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        return len(text)
+
+
 def logger() -> Any:
-    """The log of the service: one JSON object a line, on standard error."""
+    """The log of the service: one JSON object a line, on standard error. Never raises OSError."""
     return structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        structlog.PrintLogger(_StandardError()),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

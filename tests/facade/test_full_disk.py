@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kluis.facade.audit import Chain
-from tests.support.bao import Answer
+from tests.support.bao import Answer, wait_until
 from tests.support.house import House, Service
 
 KEY = "homelab/{}/bletchley"
@@ -93,7 +93,32 @@ def test_nothing_is_released_and_afterwards_all_goes_on(disk: Full, left_bytes: 
     assert disk.decrypt(ciphertext).body["data"] == {"plaintext": PLAIN}
     chain = Chain()
     chain.check(disk.audit)
-    assert chain.head.seq == len(disk.audit.read_bytes().splitlines())
+    assert chain.head.seq - chain.first + 1 == len(disk.audit.read_bytes().splitlines())
+
+
+def test_a_log_that_can_not_be_written_either_does_not_end_the_service(disk: Full) -> None:
+    """The audit log can't be opened, and there is no room to say so."""
+    ciphertext = ciphertext_of(disk.encrypt())
+    rotated = disk.audit.with_name("audit.1")
+    disk._limit(1)
+    disk.audit.rename(rotated)
+    disk.audit.mkdir()
+    wait_until(lambda: not _holds_open(disk.service.pid, rotated), "it let go of the old log")
+    assert disk.decrypt(ciphertext).status == 500
+    assert disk.house.call("GET", "sys/health").status == 200
+    disk.audit.rmdir()
+    disk.mend()
+    wait_until(disk.audit.exists, "a new log is there")
+    assert disk.decrypt(ciphertext).status == 200
+    chain = Chain()
+    for path in (rotated, disk.audit):
+        chain.check(path)
+    rotated.unlink()
+
+
+def _holds_open(pid: int, path: Path) -> bool:
+    found = Path(f"/proc/{pid}/fd")
+    return path in {link.readlink() for link in found.iterdir() if link.is_symlink()}
 
 
 def test_a_service_that_is_killed_and_started_again_goes_on_with_the_chain(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import resource
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.config import Config
@@ -100,7 +102,7 @@ class FacadeServer:
         try:
             self._facade.audit.reopen_if_rotated()
         except AuditError as error:
-            self._log.error("audit", seen=error.seen)
+            self._say(self._log.error, "audit", seen=error.seen, next=error.next_step)
 
     async def _reload_tls(self) -> None:
         if self._tls is None or self._tls.stamp() == self._stamp:
@@ -109,13 +111,17 @@ class FacadeServer:
         try:
             self._context = self._tls.context()
         except SettingsError as error:
-            self._log.error("tls not reloaded", seen=error.seen, next=error.next_step)
+            self._say(self._log.error, "tls not reloaded", seen=error.seen, next=error.next_step)
             return
         old = self._server
         await self._start()
         if old is not None:
             old.close()
-        self._log.info("tls reloaded")
+        self._say(self._log.info, "tls reloaded")
+
+    def _say(self, level: Callable[..., None], event: str, **fields: str) -> None:
+        with contextlib.suppress(OSError):  # a log on a full disk must not end the service
+            level(event, **fields)
 
 
 def _listen(host: str, port: int) -> socket.socket:
