@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import sys
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -35,7 +35,7 @@ class _StandardError(io.TextIOBase):
 def logger() -> Any:
     """The log of the service: one JSON object a line, on standard error. Never raises OSError."""
     return structlog.wrap_logger(
-        structlog.PrintLogger(_StandardError()),
+        structlog.PrintLogger(cast(TextIO, _StandardError())),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
