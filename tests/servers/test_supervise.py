@@ -298,7 +298,10 @@ open(sys.argv[1], "w").write("\\n".join(sets + [str(os.getpgrp() == os.getpid())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGHUP, before)
-    assert {int(line.split()[1], 16) for line in record.read_text().splitlines()} == {0}
+    # 32 and 33 are the C library's own: no process can change what it does with them
+    changeable = sum(1 << (number - 1) for number in signal.valid_signals())
+    found = {int(line.split()[1], 16) & changeable for line in record.read_text().splitlines()}
+    assert found == {0}
     assert _run(runner, _python(script, str(record)))[0] == 0
     assert record.read_text().endswith("True")
 

@@ -64,10 +64,10 @@ def save_and_die(folder: Path, revision: int, line: int) -> None:
 
 
 def load_and_die(folder: Path, line: int) -> None:
-    """Read a document, and be killed before the n-th line of the store's code."""
+    """Read and remember a document, and be killed before the n-th line of the store's code."""
     store = DirectoryStore(folder)
     sys.settrace(Killer(line))
-    store.load("homelab")
+    store.remember(store.load("homelab"))
     sys.settrace(None)
 
 
