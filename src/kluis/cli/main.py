@@ -20,6 +20,7 @@ app = typer.Typer(
     " by people's paper shares in the worst one.",
     epilog="Example: kluis demo",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # lets paragraphs flow with the width of the terminal
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
