@@ -52,7 +52,6 @@ def draw(file: ConfigurationFile) -> Blueprint:
         stores={name: DirectoryStore(folder) for name, folder in folders.items()},
         wanted={name: _wanted(settings, name) for name in settings.keyrings},
         folders=folders,
-        control=file.control_path(),
         file=file.path,
     )
 

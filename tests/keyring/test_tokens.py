@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 
+import pytest
+
 from kluis.keyring import tokens
 from kluis.keyring.document import Client, Token
 
@@ -37,3 +39,19 @@ def test_a_token_is_valid_until_the_second_it_expires() -> None:
     assert tokens.valid(client, "2026-12-31T23:59:59Z") == (lasting,)
     assert tokens.valid(client, "2027-01-01T00:00:00Z") == (lasting,)
     assert tokens.valid(Client((), ()), ISSUED) == ()
+
+
+@pytest.mark.parametrize(
+    ("ends", "last"),
+    [
+        ([], None),
+        ([None], None),
+        (["2026-01-02T00:00:00Z", None], None),
+        (["2026-01-02T00:00:00Z"], "2026-01-02T00:00:00Z"),
+        (["2026-01-03T00:00:00Z", "2026-01-02T00:00:00Z"], "2026-01-03T00:00:00Z"),
+    ],
+)
+def test_a_client_ends_with_its_last_token(ends: list[str | None], last: str | None) -> None:
+    issued = "2026-01-01T00:00:00Z"
+    held = tuple(Token(f"{n:064x}", issued, end) for n, end in enumerate(ends))
+    assert tokens.last_expiry(Client(held, ())) == last

@@ -17,6 +17,7 @@ from kluis import telemetry
 from kluis.engine.guard import Guard
 from kluis.facade.limits import Spared
 from kluis.facade.replies import Headers
+from kluis.keyring import tokens
 
 CONTENT_TYPE: Headers = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
 
@@ -133,8 +134,7 @@ class _Present(Collector):
         now = datetime.now(UTC)
         for guard in self._guards.values():
             for name, client in guard.document.clients.items():
-                ends = [token.expires for token in client.tokens]
-                if ends and None not in ends:
-                    last = datetime.fromisoformat(max(end for end in ends if end))
-                    family.add_metric([guard.name, name], (last - now).total_seconds())
+                if end := tokens.last_expiry(client):
+                    left = datetime.fromisoformat(end) - now
+                    family.add_metric([guard.name, name], left.total_seconds())
         return family

@@ -26,6 +26,12 @@ def digest(token: bytes) -> str:
     return crypto.sha256(token).hex()
 
 
+def last_expiry(client: Client) -> str | None:
+    """When the last token of a client ends (RFC 3339, UTC); None while one of them never does."""
+    ends = [token.expires for token in client.tokens if token.expires is not None]
+    return max(ends) if ends and len(ends) == len(client.tokens) else None
+
+
 def valid(client: Client, now: str) -> tuple[Token, ...]:
     """The tokens of a client that have not expired."""
     return tuple(t for t in client.tokens if t.expires is None or t.expires > now)

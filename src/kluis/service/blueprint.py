@@ -19,6 +19,5 @@ class Blueprint:
     stores: Mapping[str, Store]
     wanted: Mapping[str, Wanted]
     folders: Mapping[str, Path]
-    control: Path
     file: Path | None = None
     """The configuration itself, for whoever must tell it from another one."""

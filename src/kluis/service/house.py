@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kluis.engine.guard import Guard, Retry
 from kluis.errors import KluisError, NotFound, RolledBack, ServiceError, UsageError
+from kluis.keyring import tokens
 from kluis.keyring.document import Document, Token
 from kluis.service.blueprint import Blueprint
 from kluis.store.base import Store
@@ -181,10 +182,8 @@ class House:
         found: dict[str, int] = {}
         for guard in self.guards.values():
             for name, client in guard.document.clients.items():
-                ends = [token.expires for token in client.tokens]
-                if ends and None not in ends:
-                    last = datetime.fromisoformat(max(end for end in ends if end))
-                    found[name] = (last - datetime.now(UTC)).days
+                if end := tokens.last_expiry(client):
+                    found[name] = (datetime.fromisoformat(end) - datetime.now(UTC)).days
         return found
 
     def _changed(self, keyring: str, event: str) -> None:
