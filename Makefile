@@ -3,39 +3,41 @@ BIN := .venv/bin
 TESTED := pyproject.toml requirements/dev.lock $(shell find src tests -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tools check lint format bench lock clean
+.PHONY: help setup demo dev test machine check lint format bench lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-setup: .venv/setup.stamp ## .venv with kluis, bao and the tools, from the hashed lock
+setup: .venv/setup.stamp ## .venv with kluis and bao, from hashed locks; compiles nothing
 
 demo: setup ## a stock OpenBao that always comes back, played before your eyes
 	@$(BIN)/kluis demo
 
-test: setup tools ## every test, against real servers
+dev: .venv/dev.stamp ## .venv with every anchor's libraries and the tools as well
+
+test: machine dev ## every test, against real servers
 	@scripts/test.sh
 
-tools:
-	@command -v curl >/dev/null && command -v pkill >/dev/null || scripts/debian.sh curl procps
+machine:
+	@scripts/needs.sh build counterparts
 
 check: lint .coverage ## lint and coverage; runs the tests unless the last run still counts
 	$(BIN)/coverage report --include='src/kluis/keyring/*' --fail-under=100
 	$(BIN)/coverage report --include='src/kluis/engine/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=80
 
-lint: setup ## ruff, mypy, the import contract
+lint: dev ## ruff, mypy, the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: setup ## repair what ruff can repair
+format: dev ## repair what ruff can repair
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## kluis beside a stock OpenBao; results in bench/results
-	@command -v wrk >/dev/null || scripts/debian.sh wrk
+bench: machine .venv/bench.stamp ## kluis beside a stock OpenBao; results in bench/results
+	@scripts/needs.sh bench
 	@$(BIN)/python -m bench
 
 lock: ## write the lock files anew; UPGRADE=1 moves to the newest versions
@@ -44,14 +46,19 @@ lock: ## write the lock files anew; UPGRADE=1 moves to the newest versions
 clean: ## remove everything that was made here, .venv too
 	rm -rf .venv .venv-tools .coverage .coverage.* .hypothesis .*_cache build dist
 
-.venv/setup.stamp: requirements/dev.lock pyproject.toml
+.venv/setup.stamp: requirements/build.lock requirements/demo.lock pyproject.toml
 	@scripts/setup.sh
 	@touch $@
 
-.venv/bench.stamp: requirements/bench.lock .venv/setup.stamp
+.venv/dev.stamp: requirements/dev.lock .venv/setup.stamp
+	@scripts/needs.sh build
+	@scripts/install.sh -r requirements/dev.lock
+	@touch $@
+
+.venv/bench.stamp: requirements/bench.lock .venv/dev.stamp
 	@scripts/install.sh -r requirements/bench.lock
 	@touch $@
 
 # Written when every test passed, and dated to the start of that run.
-.coverage: $(TESTED) | setup tools
+.coverage: $(TESTED) | machine dev
 	@scripts/test.sh
