@@ -35,6 +35,7 @@ KluisError                      what was seen, what it means, what to do next
 ├── AnchorError                 an anchor could not seal or open
 │   ├── Unreachable             try again; says how soon
 │   ├── Refused                 it answered no; a person must act
+│   │   └── Changed             no for good: what the leaf was sealed to is another now
 │   ├── Missing                 the anchor's key is gone
 │   ├── Damaged                 the sealed bytes, or the secret they gave, are wrong
 │   └── Misconfigured           the settings of the anchor can't work
@@ -224,6 +225,12 @@ class Refused(AnchorError):
     """It answered no; a person must act."""
 
     state = "refused"
+
+
+class Changed(Refused):
+    """It will never open this leaf again, for what it was sealed to changed: seal it anew."""
+
+    state = "changed"
 
 
 class Missing(AnchorError):

@@ -19,6 +19,8 @@ KEYRING_OPEN: Final = "kluis_keyring_open"
 KEYRING_REVISION: Final = "kluis_keyring_revision"
 KEYRING_EPOCH: Final = "kluis_keyring_epoch"
 ANCHOR_OK: Final = "kluis_anchor_ok"
+ANCHOR_NOTICE: Final = "kluis_anchor_notice"
+HEALS: Final = "kluis_heals"
 CLIENT_EXPIRY: Final = "kluis_client_token_expiry_seconds"
 
 

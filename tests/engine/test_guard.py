@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kluis.anchors.base import Anchor
+from kluis.anchors.base import Anchor, Pace
 from kluis.anchors.passphrase import PassphraseAnchor
 from kluis.engine import change
-from kluis.engine.guard import Guard, Retry
+from kluis.engine.guard import Guard, Rhythm
+from kluis.engine.status import Event
+from kluis.engine.survey import Finding
 from kluis.errors import (
     Conflict,
     Damaged,
@@ -45,8 +45,9 @@ from tests.support.failing_anchor import (
 )
 
 FAMILY: People = {"family": (2, 3)}
-SOON = Retry(first_s=0.001, last_s=0.004, survey_s=60.0)
-NEVER = Retry(first_s=3600.0, last_s=3600.0, survey_s=3600.0)
+SOON = Rhythm(knock_s=0.001, survey_s=60.0)
+NEVER = Rhythm(knock_s=3600.0, survey_s=3600.0)
+SLOW = Pace(3600.0, 3600.0)
 WIPED = Secret(bytes(32))
 
 
@@ -57,16 +58,14 @@ class Post:
     site: Site
     store: DirectoryStore
     guard: Guard
-    events: list[tuple[str, str]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
 
-def post(site: Site, folder: Path, retry: Retry = SOON) -> Post:
+def post(site: Site, folder: Path, rhythm: Rhythm = SOON) -> Post:
     store = DirectoryStore(folder / "state")
     store.save(site.document, after=0)
-    events: list[tuple[str, str]] = []
-    guard = Guard(
-        site.document, store, site.anchors, retry, lambda name, event: events.append((name, event))
-    )
+    events: list[Event] = []
+    guard = Guard(site.document, store, site.anchors, rhythm, events.append)
     return Post(site, store, guard, events)
 
 
@@ -84,22 +83,7 @@ async def kept(guard: Guard) -> AsyncIterator[None]:
     await until(lambda: len(asyncio.all_tasks()) == before)
 
 
-# -- retrying --------------------------------------------------------------------------------
-
-
-@given(
-    first_s=st.floats(0.001, 10.0), last_s=st.floats(0.001, 100.0), attempt=st.integers(0, 10**9)
-)
-def test_the_wait_doubles_up_to_its_bound_and_is_never_less_than_half(
-    first_s: float, last_s: float, attempt: int
-) -> None:
-    bound = min(last_s, first_s * 2.0 ** min(attempt, 16))
-    assert bound / 2 <= Retry(first_s, last_s).delay_s(attempt) <= bound
-
-
-def test_the_defaults_are_half_a_second_to_ten() -> None:
-    assert 0.25 <= Retry().delay_s(0) <= 0.5
-    assert 5.0 <= Retry().delay_s(99) <= 10.0
+# -- waiting ---------------------------------------------------------------------------------
 
 
 def test_it_opens_when_an_anchor_comes_back(tmp_path: Path) -> None:
@@ -111,7 +95,7 @@ def test_it_opens_when_an_anchor_comes_back(tmp_path: Path) -> None:
             assert not here.guard.is_open
             assert await here.guard.wait_open(5)
         assert site.anchor("a").calls["open"] >= 7
-        assert here.events == [("homelab", "opened")]
+        assert here.events == [Event("homelab", "opened")]
 
     run(come_back())
 
@@ -145,6 +129,7 @@ def test_waking_it_asks_at_once(tmp_path: Path) -> None:
     async def wake() -> None:
         site = await make("a")
         site.now(a=Flapping(Down(), Works()))
+        site.anchor("a").pace = SLOW
         here = post(site, tmp_path, NEVER)
         async with kept(here.guard):
             await until(lambda: here.guard.anchor_statuses()["a"].state == "unreachable")
@@ -189,7 +174,7 @@ def test_many_who_try_at_once_open_it_once(tmp_path: Path) -> None:
         site.now(a=Slow(0.01))
         here = post(site, tmp_path)
         assert await asyncio.gather(*(here.guard.try_open() for _ in range(5))) == [True] * 5
-        assert here.events == [("homelab", "opened")]
+        assert here.events == [Event("homelab", "opened")]
         assert site.anchor("b").calls["open"] == 2
 
     run(try_all())
@@ -243,7 +228,7 @@ def test_shares_entered_while_it_opened_by_itself_change_nothing(tmp_path: Path)
         here.guard.enter_share(site.paper[0])
         here.guard.enter_share(site.paper[1])
         assert here.guard.opened is opened
-        assert here.events == [("homelab", "opened")]
+        assert here.events == [Event("homelab", "opened")]
 
     run(enter())
 
@@ -293,7 +278,7 @@ def test_a_lock_wipes_every_secret(tmp_path: Path) -> None:
             here.guard.require_open()
         with pytest.raises(Locked):
             here.guard.transit("seal")
-        assert here.events == [("homelab", "opened"), ("homelab", "locked")]
+        assert here.events == [Event("homelab", "opened"), Event("homelab", "locked")]
         here.guard.lock()
         assert len(here.events) == 2
 
@@ -371,12 +356,12 @@ def test_a_callback_sees_the_state_that_it_is_told(tmp_path: Path) -> None:
     async def look() -> None:
         site = await make("a")
         seen: list[tuple[str, bool]] = []
-        guard = Guard(
+        guard: Guard = Guard(
             site.document,
             DirectoryStore(tmp_path),
             site.anchors,
             SOON,
-            lambda _, event: seen.append((event, guard.is_open)),
+            lambda event: seen.append((event.what, guard.is_open)),
         )
         assert await guard.try_open()
         guard.lock()
@@ -406,7 +391,7 @@ def test_a_change_is_saved_and_is_the_present_one(tmp_path: Path) -> None:
         here.guard.save(rotated)
         assert here.store.load("homelab") == here.guard.document == rotated.document
         assert here.guard.transit("seal").latest == 2
-        assert here.events == [("homelab", "opened")]
+        assert here.events == [Event("homelab", "opened")]
 
     run(save())
 
@@ -529,9 +514,9 @@ def test_a_survey_names_the_wrong_anchor_and_those_that_fail(tmp_path: Path) -> 
         assert await here.guard.try_open()
         site.now(w=WrongAnswer(), d=Down())
         found = await here.guard.survey()
-        assert found["a"] is None
-        assert isinstance(found["w"], Damaged)
-        assert isinstance(found["d"], Unreachable)
+        assert found["a"] == Finding()
+        assert isinstance(found["w"].failure, Damaged)
+        assert isinstance(found["d"].failure, Unreachable)
         assert states(here.guard) == {"a": "ok", "w": "damaged", "d": "unreachable"}
         site.now(w=Works(), d=Works())
         await here.guard.survey()
@@ -543,7 +528,7 @@ def test_a_survey_names_the_wrong_anchor_and_those_that_fail(tmp_path: Path) -> 
 def test_it_surveys_by_itself_also_while_one_is_slow(tmp_path: Path) -> None:
     async def look() -> None:
         site = await make("a or w")
-        here = post(site, tmp_path, Retry(0.001, 0.001, survey_s=0.002))
+        here = post(site, tmp_path, Rhythm(0.001, survey_s=0.002))
         assert await here.guard.try_open()
         site.now(a=Slow(0.02), w=WrongAnswer())  # slower than the interval
         async with kept(here.guard):
@@ -555,7 +540,7 @@ def test_it_surveys_by_itself_also_while_one_is_slow(tmp_path: Path) -> None:
 def test_it_surveys_again_and_again(tmp_path: Path) -> None:
     async def look() -> None:
         site = await make("a")
-        here = post(site, tmp_path, Retry(0.001, 0.001, survey_s=0.001))
+        here = post(site, tmp_path, Rhythm(0.001, survey_s=0.001))
         async with kept(here.guard):
             await until(lambda: site.anchor("a").calls["open"] > 5)
 
@@ -570,7 +555,7 @@ def test_a_survey_during_which_it_is_locked_accuses_nobody(tmp_path: Path) -> No
         asyncio.get_running_loop().call_soon(here.guard.lock)  # before any anchor is asked
         found = await here.guard.survey()
         assert not here.guard.is_open
-        assert found == {"a": None, "b": None}
+        assert found == {"a": Finding(), "b": Finding()}
         assert states(here.guard) == {"a": "waiting", "b": "waiting"}
 
     run(lock_meanwhile())
@@ -644,38 +629,7 @@ def test_the_tree_of_the_present_document_is_the_one_that_is_shown(tmp_path: Pat
     run(look())
 
 
-# -- an anchor that is back, and a lock that came in between ------------------------------------
-
-
-def test_an_anchor_that_is_back_is_noticed_long_before_the_next_try(tmp_path: Path) -> None:
-    async def come_back() -> None:
-        site = await make("a or b or c")
-        site.now(a=Down(), b=WrongAnswer(), c=Refuses())
-        here = post(site, tmp_path, Retry(3600.0, 3600.0, probe_s=0.001))
-        site.anchor("a").probe_is_free = True
-        async with kept(here.guard):
-            await until(lambda: site.anchor("a").calls["probe"] > 3)
-            assert site.anchor("a").calls["open"] == 2  # when it was sealed, and the first try
-            assert site.anchor("b").calls["probe"] == 0  # it answers, and wrongly
-            assert site.anchor("c").calls["probe"] == 0  # its probe may cost something
-            site.now(a=Works())
-            assert await here.guard.wait_open(FAST_S)
-
-    run(come_back())
-
-
-def test_a_failed_anchor_that_the_configuration_lost_is_not_probed(tmp_path: Path) -> None:
-    async def lose() -> None:
-        site = await make("a")
-        site.now(a=Down())
-        here = post(site, tmp_path, Retry(3600.0, 3600.0, probe_s=0.001))
-        async with kept(here.guard):
-            await until(lambda: site.anchor("a").calls["open"] == 2)
-            here.guard.anchors = {}
-            await asyncio.sleep(0.01)
-            assert not here.guard.is_open
-
-    run(lose())
+# -- a lock that came in between ------------------------------------
 
 
 def test_a_lock_that_came_after_an_unlock_began_holds(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from kluis.engine.clock import now
 from kluis.facade.clients import Caller, Directory, Grant, Peer
 from kluis.facade.replies import Refusal
 from kluis.facade.tls import TlsFiles
 from kluis.keyring import tokens
 from kluis.keyring.document import Client, Token
 from kluis.keyring.plan import WantedClient
-from kluis.service.house import now
 from kluis.service.run import private_client
 from tests.facade.contexts import trusting
 from tests.support.facade import DENIED, Keyring, Reply, RunningFacade, serving

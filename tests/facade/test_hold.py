@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from kluis.engine.clock import now
 from kluis.engine.guard import Guard
 from kluis.facade.limits import Limits
 from kluis.keyring import tokens
 from kluis.keyring.document import Client, from_bytes, to_bytes
-from kluis.service.house import now
 from tests.support.facade import DENIED, Reply, RunningFacade, read_to_end, serving
 
 STORM = 3000

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 
+from kluis.engine.clock import now
 from kluis.keyring.crypto import NONCE_BYTES, TAG_BYTES
 from kluis.keyring.keys import Key, TransitKey, Version, read_ciphertext
-from kluis.service.house import now
 from tests.support.bao import Bao, static_seal, transit_seal
 from tests.support.facade import RunningFacade, serving
 

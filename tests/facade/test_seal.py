@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from kluis.engine.clock import now
 from kluis.facade.limits import Limits
 from kluis.keyring import tokens
 from kluis.keyring.keys import Key
 from kluis.keyring.plan import WantedClient
-from kluis.service.house import now
 from tests.support.bao import Bao, bao_binary, clean_environment, transit_seal, wait_until
 from tests.support.facade import Keyring, RunningFacade, serving
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from kluis.engine.clock import now
 from kluis.engine.guard import Guard
 from kluis.facade.limits import MAX_BUCKETS, Rate, Spared
 from kluis.facade.system import Health
 from kluis.keyring import tokens
 from kluis.keyring.document import Client
-from kluis.service.house import now
 from tests.support.facade import Keyring, serving
 
 

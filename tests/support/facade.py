@@ -30,6 +30,7 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from kluis.engine import change
+from kluis.engine.clock import now
 from kluis.engine.guard import Guard
 from kluis.facade.app import Facade
 from kluis.facade.audit import AuditLog
@@ -42,7 +43,6 @@ from kluis.keyring.body import Contents
 from kluis.keyring.document import Client, Document, Token
 from kluis.keyring.keys import Key
 from kluis.keyring.plan import Wanted, WantedClient
-from kluis.service.house import now
 from kluis.store.directory import DirectoryStore
 from tests.support.bao import wait_until
 from tests.support.failing_anchor import FailingAnchor

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kluis.anchors.base import Anchor
+from kluis.anchors.base import Anchor, Pace
 from kluis.errors import AnchorError, Damaged, Missing, Refused, TagMismatch, Unreachable
 from kluis.keyring import crypto
 from kluis.keyring.strict import JSON, Fields, to_base64
@@ -133,6 +133,7 @@ class FailingAnchor(Anchor):
     """A programmable anchor. ``now`` is what it does from now on; it counts what it is asked."""
 
     kind = "failing"
+    pace = Pace(0.001, 0.004)
 
     def __init__(
         self, name: str = "failing", now: Behaviour | None = None, deadline_s: float = 10.0
@@ -141,6 +142,8 @@ class FailingAnchor(Anchor):
         self.now: Behaviour = now or Works()
         self.calls: Counter[str] = Counter()
         self.cancelled = 0
+        self.rotated = ""
+        """Why every leaf of it should be sealed anew, until a test says otherwise."""
         self.asked = asyncio.Event()
         """Set when a call arrives; a test may clear it."""
         self._key = crypto.Aead(crypto.random_bytes(crypto.KEY_BYTES))
@@ -164,6 +167,15 @@ class FailingAnchor(Anchor):
 
     async def _probe(self) -> None:
         await self._behave("probe")
+
+    async def _knock(self) -> None:
+        """Nobody is there while it is down or hangs. A knock moves no script on."""
+        self.calls["knock"] += 1
+        if isinstance(self.now, Down | Hanging):
+            await self._suffer(self.now)
+
+    async def _outdated(self, sealed: Mapping[str, JSON]) -> str:
+        return self.rotated
 
     async def _behave(self, call: str) -> Behaviour:
         self.calls[call] += 1

@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.support.bao import Answer, free_port, wait_until
 
 KLUIS: Final = (sys.executable, "-m", "kluis")
 COMMAND_S: Final = 60.0
+GROUPS: Final = frozenset({"anchor", "audit", "backup", "client", "key"})
 
 ANCHORS: Final = """\
 [anchors.disk]
@@ -197,7 +199,9 @@ class House:
         Standard output is one JSON object, and standard error says the same in words.
         """
         before = self.snapshot()
-        done = self.kluis(*arguments[:1], "--output", "json", *arguments[1:], stdin=stdin)
+        command = 2 if arguments[0] in GROUPS else 1
+        asked = [*arguments[:command], "--output", "json", *arguments[command:]]
+        done = self.kluis(*asked, stdin=stdin)
         said, error = one_error(done), done.json["error"]
         assert [error["seen"], error["means"], error["next"]] == said
         assert all(said), f"an error that does not say everything: {said}"
@@ -251,6 +255,12 @@ class House:
         finally:
             connection.close()
         return Answer(answer.status, found)
+
+    def metrics(self) -> str:
+        """What the facade's ``/metrics`` says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answer:
+            text: str = answer.read().decode()
+            return text
 
 
 class Service:

@@ -35,7 +35,6 @@ class PassphraseAnchor(Anchor):
     """Seals under a passphrase: typed by a person, or read from a source."""
 
     kind = "passphrase"
-    probe_is_free = True
 
     def __init__(
         self,
@@ -99,6 +98,17 @@ class PassphraseAnchor(Anchor):
 
     async def _probe(self) -> None:
         await self._in_thread(self._reader())
+
+    async def _knock(self) -> None:
+        await self._probe()
+
+    async def _show(self) -> Mapping[str, JSON]:
+        return {
+            "source": "a person" if self._source is None else str(self._source),
+            "memory_kib": self._cost.memory_kib,
+            "iterations": self._cost.iterations,
+            "lanes": self._cost.lanes,
+        }
 
     async def _stretch(self, salt: bytes, cost: crypto.Argon2Cost) -> bytes:
         passphrase = self._reader()

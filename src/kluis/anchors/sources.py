@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -16,12 +16,17 @@ MAX_SOURCE_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file that only its owner can read."""
+    """A file that only its owner can read; ``shared``: others may read it, but not write it."""
 
     path: Path
+    shared: bool = False
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def as_shared(self) -> FileSource:
+        """The same file, as somebody else projects it for several to read: Kubernetes a JWT."""
+        return replace(self, shared=True)
 
     def read(self) -> bytes:
         """The bytes of the file. Raises Missing, Refused or Misconfigured."""
@@ -56,7 +61,13 @@ class FileSource:
                 "who owns the file can put a key of their own there",
                 f"chown it to the user kluis runs as, and chmod 600 {self.path}",
             )
-        if status.st_mode & 0o077:
+        if self.shared and status.st_mode & 0o022:
+            raise Refused(
+                f"others can write to {self.path} (mode {stat.S_IMODE(status.st_mode):04o})",
+                "who can write to it can put a credential of their own there",
+                f"chmod go-w {self.path}",
+            )
+        if not self.shared and status.st_mode & 0o077:
             raise Refused(
                 f"others can read {self.path} (mode {stat.S_IMODE(status.st_mode):04o})",
                 "a key that others can read is not a secret",

@@ -31,7 +31,6 @@ class StaticAnchor(Anchor):
     """Seals under a key that lies somewhere on this machine."""
 
     kind = "static"
-    probe_is_free = True
 
     def __init__(self, name: str, source: Source, deadline_s: float = 10.0) -> None:
         super().__init__(name, deadline_s)
@@ -58,6 +57,13 @@ class StaticAnchor(Anchor):
 
     async def _probe(self) -> None:
         await self._read_key()
+
+    async def _knock(self) -> None:
+        await self._probe()
+
+    async def _show(self) -> Mapping[str, JSON]:
+        await self._read_key()
+        return {"source": str(self._source)}
 
     async def _cipher(self, salt: bytes) -> crypto.Aead:
         return crypto.Aead(crypto.hkdf(await self._read_key(), salt, _INFO))

@@ -12,7 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from kluis import __version__
-from kluis.cli import apply, audit, client, demo, explain, key, serve, status, terminal, unlock
+from kluis.cli import (
+    anchor,
+    apply,
+    audit,
+    backup,
+    client,
+    demo,
+    explain,
+    heal,
+    key,
+    serve,
+    simulate,
+    status,
+    terminal,
+    unlock,
+)
 from kluis.errors import KluisError, UsageError
 
 app = typer.Typer(
@@ -48,9 +63,13 @@ app.command()(unlock.unlock)
 app.command()(unlock.lock)
 app.command()(status.status)
 app.command()(explain.explain)
+app.command()(simulate.simulate)
 app.command()(status.verify)
+app.command()(heal.heal)
 app.command()(demo.demo)
+app.add_typer(anchor.app, name="anchor")
 app.add_typer(key.app, name="key")
+app.add_typer(backup.app, name="backup")
 app.add_typer(client.app, name="client")
 app.add_typer(audit.app, name="audit")
 

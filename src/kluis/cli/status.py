@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kluis.cli import terminal
+from kluis.cli.anchor import noticed
 from kluis.cli.options import Config, Format
 from kluis.cli.session import Session
 
@@ -71,10 +72,11 @@ def _show_keyring(name: str, keyring: dict[str, Any]) -> None:
         terminal.line(f"It would open with {ways(keyring)}.")
 
 
-def _lines(said: dict[str, str]) -> list[str]:
+def _lines(said: dict[str, Any]) -> list[str]:
     failing = said["state"] not in ("ok", "waiting")
     why = [f"why:  {said['means']}"] if failing and said["means"] else []
-    return [said["seen"], *why, *([f"next: {said['next']}"] if said["next"] else [])]
+    step = [f"next: {said['next']}"] if said["next"] else []
+    return [said["seen"], *why, *step, *noticed(said["notice"])]
 
 
 def ways(keyring: dict[str, Any]) -> str:

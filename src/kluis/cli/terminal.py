@@ -96,12 +96,38 @@ def entries(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
         first = f"  {name:{names}}  {word:{words}}  "
         for number, sentence in enumerate(sentences):
             before = margin if number else first
-            print(textwrap.fill(sentence, width, initial_indent=before, subsequent_indent=margin))
+            print(
+                textwrap.fill(
+                    sentence,
+                    width,
+                    initial_indent=before,
+                    subsequent_indent=margin,
+                    break_on_hyphens=False,  # a path is copied whole
+                    break_long_words=False,
+                )
+            )
+
+
+def folded(lines: Iterable[str]) -> None:
+    """Sentences, folded to the terminal's width; what is indented stays indented."""
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns)
+    wrapper = textwrap.TextWrapper(width, break_on_hyphens=False, break_long_words=False)
+    for text in lines:
+        wrapper.subsequent_indent = " " * (len(text) - len(text.lstrip()) + 2)
+        print(wrapper.fill(text))
 
 
 def interactive() -> bool:
     """Whether a person sits at standard input."""
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def shown_to_person() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def confirm(question: str) -> bool:

@@ -95,7 +95,15 @@ def rotate_key(opened: Opened, name: str, now: str) -> Changed:
             "such a key holds what was imported; kluis can't make another",
             "import the new one",
         )
-    contents = Contents({**opened.contents.keys, name: rotated}, opened.contents.leaves)
+    return put_key(opened, name, rotated, now)
+
+
+def put_key(opened: Opened, name: str, key: keys.Key, now: str) -> Changed:
+    """The open keyring with a key, new or in the place of the old one of that name.
+
+    Raises TooLarge, or Locked.
+    """
+    contents = Contents({**opened.contents.keys, name: key}, opened.contents.leaves)
     return rewrite(opened, contents, opened.document.clients, now)
 
 

@@ -1,27 +1,31 @@
 """One keyring in one process: open, or locked and on its way to open.
 
 States
-- *locked*: the anchors are asked again and again, at first every half second, then up to every
-  ten, with jitter; a call of ``wake``, or an anchor that is back, asks at once. One that hangs
-  holds up none of the others.
+- *locked*: the anchors are asked again and again, each at its own pace, and at once when one is
+  back; a call of ``wake`` asks all of them now. One that hangs holds up none of the others.
 - *held*: locked by a person's hand; only ``unlock`` or a restart lets it open again.
-- *open*: the root secret is in memory. Every leaf is opened for real from time to time, so that
-  what ``status`` says of an anchor was tried, not guessed.
+- *open*: the root secret is in memory. Every leaf is opened for real from time to time, and one
+  that sealing anew would heal is healed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from kluis.anchors.base import Anchor
-from kluis.engine import status
-from kluis.engine.opening import Opened, Opening, not_sealed, open_leaf, wrong_answer
-from kluis.engine.status import AnchorStatus
-from kluis.errors import AnchorError, Locked, Missing, Refused, UnknownKey, Unreachable
+from kluis.engine import healing, status
+from kluis.engine.asking import keep_asking
+from kluis.engine.clock import now
+from kluis.engine.healing import Healed
+from kluis.engine.health import Health, heals
+from kluis.engine.opening import Opened, Opening, not_sealed
+from kluis.engine.status import AnchorStatus, Event
+from kluis.engine.survey import Finding
+from kluis.engine.turns import Turns
+from kluis.errors import KluisError, Locked, UnknownKey
 from kluis.keyring import tree
 from kluis.keyring.document import Document
 from kluis.keyring.keys import Key, TransitKey
@@ -30,30 +34,24 @@ from kluis.store.base import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """How often anchors are asked: seconds."""
+class Rhythm:
+    """How often a locked keyring knocks on its anchors, and an open one surveys them: seconds."""
 
-    first_s: float = 0.5
-    last_s: float = 10.0
-    probe_s: float = 0.5
+    knock_s: float = 0.5
     survey_s: float = 60.0
-
-    def delay_s(self, attempt: int) -> float:
-        """The wait after the n-th failure in a row, counted from 0, with full jitter above half."""
-        bound: float = min(self.last_s, self.first_s * 2.0 ** min(attempt, 16))
-        return bound * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
 
 
 class Guard:
-    """Guards one keyring."""
+    """Guards one keyring. ``changing`` is held by whoever changes it."""
 
     def __init__(
         self,
         document: Document,
         store: Store,
         anchors: Mapping[str, Anchor],
-        retry: Retry = Retry(),
-        on_change: Callable[[str, str], None] = lambda _keyring, _event: None,
+        rhythm: Rhythm = Rhythm(),
+        report: Callable[[Event], None] = lambda _event: None,
+        changing: asyncio.Lock | None = None,
     ) -> None:
         self.document = document
         self.anchors = anchors
@@ -61,10 +59,12 @@ class Guard:
         self.held = False
         self.locks = 0  # how often a person locked it
         self._store = store
-        self._retry = retry
-        self._on_change = on_change
+        self._rhythm = rhythm
+        self._report = report
+        self._changing = changing or asyncio.Lock()
+        self._turns = Turns()
         self._opening = Opening(document, self._found)
-        self._surveyed: dict[str, AnchorError | None] = {}
+        self.health = Health(document.name, report)
         self._transit: dict[str, TransitKey] = {}
         self._is_open = asyncio.Event()
         self._wake = asyncio.Event()
@@ -128,57 +128,36 @@ class Guard:
             self._opening.cancel()
 
     async def _keep_open(self) -> None:
-        attempt = 0
         while True:
             self._wake.clear()
             if self.opened is not None:
-                attempt = 0
-                await self._survey_until_woken(self.opened)
+                await self._until_woken(self._survey_and_heal(self.opened))
             elif self.held:
-                await self._woken_within(self._retry.survey_s)
+                await self._wake.wait()
             else:
-                self._opening.start(self.anchors)
-                await self._woken_or_one_is_back(self._retry.delay_s(attempt))
-                attempt += 1
+                await self._until_woken(self._keep_asking())
 
-    async def _woken_or_one_is_back(self, seconds: float) -> None:
-        events = {
-            asyncio.create_task(self._wake.wait()),
-            asyncio.create_task(self._until_one_is_back()),
-        }
+    async def _until_woken(self, work: Coroutine[None, None, None]) -> None:
+        """Work, then rest until the next survey; to be woken ends both."""
+        tasks = {asyncio.create_task(self._and_rest(work)), asyncio.create_task(self._wake.wait())}
         try:
-            await asyncio.wait(events, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for event in events:
-                event.cancel()
+            for task in tasks:
+                task.cancel()
 
-    async def _until_one_is_back(self) -> None:
-        """Returns when an anchor that was away could open now, where asking costs nothing."""
-        while True:
-            await asyncio.sleep(self._retry.probe_s)
-            for name, failure in list(self._opening.failures.items()):
-                anchor = self.anchors.get(name)
-                away = isinstance(failure, Unreachable | Missing | Refused)
-                if away and anchor is not None and anchor.probe_is_free:
-                    with contextlib.suppress(AnchorError):
-                        return await anchor.probe()
+    async def _and_rest(self, work: Coroutine[None, None, None]) -> Literal[True]:
+        await work
+        rest_s = self._rhythm.survey_s
+        if self.opened is not None:
+            rest_s = self.health.next_s(self.opened, self.anchors, self._turns, rest_s)
+        await asyncio.sleep(rest_s)
+        return True
 
-    async def _survey_until_woken(self, opened: Opened) -> None:
-        surveying = asyncio.create_task(self._survey(opened))
-        try:
-            while not await self._woken_within(self._retry.survey_s):
-                if surveying.done():  # else one hangs: its deadline will tell
-                    break
-        finally:
-            surveying.cancel()
-
-    async def _woken_within(self, seconds: float) -> bool:
-        waking = asyncio.create_task(self._wake.wait())
-        try:
-            done, _ = await asyncio.wait({waking}, timeout=seconds)
-        finally:
-            waking.cancel()
-        return bool(done)
+    async def _keep_asking(self) -> None:
+        await keep_asking(self._opening, self.anchors, self._turns, self._rhythm.knock_s)
 
     def wake(self) -> None:
         """Ask the anchors now."""
@@ -251,8 +230,7 @@ class Guard:
     def adopt(self, opened: Opened) -> None:
         """Take an opened or newly written keyring as the present one."""
         was_open = self.is_open
-        self._surveyed.update(self._opening.failures)
-        self._surveyed.update(dict.fromkeys(self._opening.answered - set(self._opening.failures)))
+        self.health.learn(self._opening)
         self.document, self.opened = opened.document, opened
         self._begin(opened.document)
         self._transit = {
@@ -263,7 +241,7 @@ class Guard:
         self._is_open.set()
         self.wake()
         if not was_open:
-            self._on_change(self.name, "opened")
+            self._report(Event(self.name, status.OPENED))
             self._store.remember(opened.document)
 
     def save(self, opened: Opened) -> None:
@@ -274,7 +252,7 @@ class Guard:
         if self.held:
             self.require_open()
         self._store.save(opened.document, after=opened.document.revision - 1)
-        self._surveyed.clear()
+        self.health.written(self.document, opened.document)
         self.adopt(opened)
 
     def lock(self) -> None:
@@ -285,37 +263,44 @@ class Guard:
         self.opened = None
         self._transit = {}
         self._is_open.clear()
-        self._surveyed.clear()
+        self.health.forget()
         self._begin(self.document)
+        self.wake()
         if opened is not None:
             opened.wipe()
-            self._on_change(self.name, "locked")
+            self._report(Event(self.name, status.LOCKED))
 
-    async def survey(self) -> dict[str, AnchorError | None]:
-        """Open every leaf for real; what each anchor said, None when it gave the right secret."""
-        return await self._survey(self.require_open())
+    async def survey(self) -> dict[str, Finding]:
+        """Open every leaf for real, now; what was found of each. Raises Locked."""
+        opened = self.require_open()
+        return await self.health.survey(opened, self.anchors, self._turns, at_once=True)
 
-    async def _survey(self, opened: Opened) -> dict[str, AnchorError | None]:
-        leaves = opened.document.tree, opened.contents.leaves
-        machine = {
-            leaf.name: self._survey_one(opened.document, path, leaf, leaves[1][path].reveal())
-            for path, leaf in tree.leaves(leaves[0])
-            if isinstance(leaf, tree.AnchorLeaf) and not self._needs_person(leaf.name)
-        }
-        outcomes = await asyncio.gather(*machine.values())
-        found = dict(zip(machine, outcomes, strict=True))
-        if self.opened is opened:
-            self._surveyed = found
-        return found
+    async def _survey_and_heal(self, opened: Opened) -> None:
+        found = await self.health.survey(opened, self.anchors, self._turns, at_once=False)
+        self.health.tell(found, self.anchors)
+        if sick := self.health.due(found, self.anchors):
+            async with self._changing:
+                await self._heal_alone(sick)
 
-    async def _survey_one(
-        self, document: Document, path: tree.Path, leaf: tree.AnchorLeaf, expected: bytes
-    ) -> AnchorError | None:
+    async def _heal_alone(self, names: Mapping[str, str]) -> None:
         try:
-            secret = await open_leaf(document, path, leaf, self.anchors.get(leaf.name))
-        except AnchorError as error:
-            return error
-        return None if secret.reveal() == expected else wrong_answer()
+            await self.heal(names)
+        except KluisError as error:  # not the end: a later survey tries again
+            self.health.tell_not_healed(dict.fromkeys(names, error))
+
+    async def heal(self, names: Mapping[str, str]) -> Healed:
+        """Seal these leaves anew, and write that; ``names`` says why. Raises Locked or StoreError.
+
+        The caller holds ``changing``.
+        """
+        for name in names:
+            self.health.patience.tried(name)
+        healed = await healing.heal(self.require_open(), names, self.anchors, now())
+        if healed.opened is not None:
+            self.save(healed.opened)
+        self.health.tell_healed(healed.names, names)
+        self.health.tell_not_healed(healed.failures)
+        return healed
 
     def _needs_person(self, name: str) -> bool:
         anchor = self.anchors.get(name)
@@ -330,10 +315,13 @@ class Guard:
         if isinstance(leaf, tree.PeopleLeaf):
             entered, _ = self.progress()[name]
             return status.of_people(leaf, entered, "" if self.is_open else unlock)
-        failure = self._opening.failures.get(name) or self._surveyed.get(name)
-        if failure is not None or leaf.sealed is None:
-            return status.of_failure(failure or not_sealed())
-        if name in self._surveyed or name in self._opening.answered:
+        failure = self._opening.failures.get(name)
+        finding = Finding(failure) if failure else self.health.findings.get(name)
+        if leaf.sealed is None and (finding is None or finding.failure is None):
+            finding = Finding(not_sealed())
+        if finding is not None:
+            return status.of_finding(finding, heals(self.anchors, name))
+        if name in self._opening.answered:
             return status.OK
         if self._needs_person(name):
             return status.of_passphrase("" if self.is_open else f"{unlock} --passphrase {name}")

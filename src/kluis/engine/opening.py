@@ -25,7 +25,10 @@ from kluis.keyring import body, paper, tree
 from kluis.keyring.body import Contents
 from kluis.keyring.document import Document
 from kluis.keyring.quorum import Quorum, Satisfied, State
+from kluis.keyring.strict import JSON
 from kluis.secret import Secret
+
+Sealed = Mapping[str, JSON]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Opened:
 class _Call:
     """A call of an anchor for one leaf."""
 
-    anchor: Anchor | None
+    anchor: Anchor
     task: asyncio.Task[None]
 
 
@@ -104,21 +107,42 @@ class Opening:
 
     def start(self, anchors: Mapping[str, Anchor]) -> None:
         """Ask every machine anchor that is not being asked already, and wait for none."""
-        if self.opened is not None:
-            return
-        for path, leaf in tree.leaves(self.document.tree):
-            anchor = anchors.get(leaf.name)
-            if isinstance(leaf, tree.AnchorLeaf) and not (anchor and anchor.needs_person):
-                self._start_one(path, leaf, anchor)
+        if self.opened is None:
+            for path, leaf, anchor in self.askable(anchors):
+                _ = self._start(path, leaf, anchor)
 
-    def _start_one(self, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor | None) -> None:
+    async def ask_one(
+        self, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor
+    ) -> AnchorError | None:
+        """Ask one anchor; its failure, if it failed. A call that runs already is waited for."""
+        await asyncio.wait({self._start(path, leaf, anchor)})
+        return self.failures.get(leaf.name)
+
+    def askable(
+        self, anchors: Mapping[str, Anchor]
+    ) -> list[tuple[tree.Path, tree.AnchorLeaf, Anchor]]:
+        """The leaves that can be asked, with their anchors; of the others it is known why not."""
+        found = []
+        for path, leaf in tree.machine_leaves(self.document.tree):
+            anchor = anchors.get(leaf.name)
+            if anchor and anchor.needs_person:
+                continue
+            try:
+                found.append((path, leaf, ready(leaf, anchor)[1]))
+            except AnchorError as error:
+                self.failures[leaf.name] = error
+                self._quorum.fail(path)
+        return found
+
+    def _start(self, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor) -> asyncio.Task[None]:
         call = self._calls.get(path)
         if call is not None and not call.task.done():
             if call.anchor is anchor:
-                return
+                return call.task
             call.task.cancel()  # the configuration was read anew
         task = asyncio.create_task(self._ask_one(path, leaf, anchor))
         self._calls[path] = _Call(anchor, task)
+        return task
 
     def cancel(self) -> None:
         """Break off the calls that still run; what they answer all the same counts no more."""
@@ -129,7 +153,7 @@ class Opening:
     def _running(self) -> list[asyncio.Task[None]]:
         return [call.task for call in self._calls.values() if not call.task.done()]
 
-    async def _ask_one(self, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor | None) -> None:
+    async def _ask_one(self, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor) -> None:
         try:
             secret = await open_leaf(self.document, path, leaf, anchor)
         except AnchorError as error:
@@ -175,8 +199,8 @@ class Opening:
         return self._try(path, secret)
 
     def _passphrase_leaf(self, name: str) -> tuple[tree.Path, tree.AnchorLeaf]:
-        for path, leaf in tree.leaves(self.document.tree):
-            if leaf.name == name and isinstance(leaf, tree.AnchorLeaf):
+        for path, leaf in tree.machine_leaves(self.document.tree):
+            if leaf.name == name:
                 return path, leaf
         raise UsageError(
             f"{name} is no anchor of {self.document.name}",
@@ -205,6 +229,12 @@ async def open_leaf(
     document: Document, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor | None
 ) -> Secret:
     """What one leaf holds, by its anchor. Raises AnchorError."""
+    sealed, anchor = ready(leaf, anchor)
+    return await anchor.open(sealed, document.context(path, leaf.kind))
+
+
+def ready(leaf: tree.AnchorLeaf, anchor: Anchor | None) -> tuple[Sealed, Anchor]:
+    """What the leaf holds sealed, and the anchor that can open it. Raises AnchorError."""
     if leaf.sealed is None:
         raise not_sealed()
     if anchor is None:
@@ -219,7 +249,7 @@ async def open_leaf(
             "the anchor was replaced by another kind",
             "run kluis apply",
         )
-    return await anchor.open(leaf.sealed, document.context(path, leaf.kind))
+    return leaf.sealed, anchor
 
 
 def not_sealed() -> Damaged:
@@ -227,7 +257,7 @@ def not_sealed() -> Damaged:
     return Damaged(
         "not sealed yet",
         "the anchor was away when the keyring was written",
-        "bring the anchor back and run kluis apply",
+        "bring the anchor back: a running service then seals it, and so does kluis heal",
     )
 
 
@@ -236,5 +266,5 @@ def wrong_answer() -> Damaged:
     return Damaged(
         "it answered with a wrong secret",
         "the sealed bytes were swapped, or the anchor is not the one that sealed them",
-        "find out who changed it, then run kluis apply to seal it anew",
+        "find out who changed it; kluis heal seals it anew",
     )

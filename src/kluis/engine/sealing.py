@@ -49,7 +49,7 @@ async def seal_tree(
         else:
             machine.append((path, leaf))
     outcomes = await asyncio.gather(
-        *(_outcome(draft, path, leaf, secrets[path], anchors) for path, leaf in machine)
+        *(try_seal_leaf(draft, path, leaf, secrets[path], anchors) for path, leaf in machine)
     )
     for (path, _), outcome in zip(machine, outcomes, strict=True):
         if isinstance(outcome, AnchorError):
@@ -60,13 +60,14 @@ async def seal_tree(
     return SealedTree(node, issued, away)
 
 
-async def _outcome(
+async def try_seal_leaf(
     draft: Document,
     path: tree.Path,
     leaf: tree.AnchorLeaf,
     secret: Secret,
     anchors: Mapping[str, Anchor],
 ) -> tree.AnchorLeaf | AnchorError:
+    """As ``seal_leaf``, by the leaf's name; what the anchor raised, if it did."""
     try:
         return await seal_leaf(draft, path, leaf, secret, anchors.get(leaf.name))
     except AnchorError as error:

@@ -1,25 +1,62 @@
-"""What ``kluis status`` says of an anchor: one word of state, and lines for a person."""
+"""What is told of a keyring and its anchors: states for ``kluis status``, events for the log."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from kluis.anchors.base import Notice
+from kluis.engine.survey import Finding
 from kluis.errors import AnchorError
 from kluis.keyring.tree import PeopleLeaf
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorStatus:
-    """``state`` is ``ok``, ``waiting``, or the word of an AnchorError."""
+    """``state`` is ``ok``, ``waiting``, or the word of an AnchorError.
+
+    ``notice`` is what a person should know though it works.
+    """
 
     state: str
     seen: str
     means: str = ""
     next_step: str = ""
+    notice: Notice | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened to a keyring, or to one of its anchors, in words for a log."""
+
+    keyring: str
+    what: str
+    anchor: str = ""
+    seen: str = ""
+
+
+OPENED: Final = "opened"
+LOCKED: Final = "locked"
+FAILS: Final = "anchor fails"
+WORKS_AGAIN: Final = "anchor works again"
+NOTICED: Final = "notice"
+ASKS: Final = "waits for a person to heal it"
+HEALED: Final = "healed"
+NOT_HEALED: Final = "could not be healed"
+WARNINGS: Final = frozenset({FAILS, NOTICED, ASKS, HEALED, NOT_HEALED})
 
 OK: Final = AnchorStatus("ok", "it opened its leaf")
+
+
+def of_finding(finding: Finding, heals: bool) -> AnchorStatus:
+    """What a survey found of an anchor; ``heals`` when kluis may heal it alone."""
+    if finding.failure is not None:
+        return of_failure(finding.failure)
+    if not finding.outdated:
+        return replace(OK, notice=finding.notice)
+    means = "it still opens, and is to be sealed anew"
+    next_step = "a running service does that" if heals else "kluis heal does that"
+    return replace(OK, notice=Notice(finding.outdated, means, next_step))
 
 
 def of_failure(failure: AnchorError) -> AnchorStatus:

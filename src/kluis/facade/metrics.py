@@ -97,7 +97,7 @@ class _Present(Collector):
         self._held = held
         self._connections = connections
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         yield GaugeMetricFamily(telemetry.HELD, "Requests that wait", value=self._held())
         yield GaugeMetricFamily(
             telemetry.CONNECTIONS, "Open connections", value=self._connections()
@@ -106,6 +106,8 @@ class _Present(Collector):
         yield self._keyrings(telemetry.KEYRING_EPOCH, "Epoch", lambda g: g.document.epoch)
         yield self._keyrings(telemetry.KEYRING_REVISION, "Revision", lambda g: g.document.revision)
         yield self._anchors()
+        yield self._notices()
+        yield self._heals()
         yield self._expiries()
 
     def _keyrings(
@@ -123,6 +125,28 @@ class _Present(Collector):
         for guard in self._guards.values():
             for name, status in guard.anchor_statuses().items():
                 family.add_metric([guard.name, name, status.state], float(status.state == "ok"))
+        return family
+
+    def _notices(self) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(
+            telemetry.ANCHOR_NOTICE,
+            "1 while there is something to say of an anchor that works",
+            labels=["keyring", "anchor"],
+        )
+        for guard in self._guards.values():
+            for name, status in guard.anchor_statuses().items():
+                family.add_metric([guard.name, name], float(status.notice is not None))
+        return family
+
+    def _heals(self) -> CounterMetricFamily:
+        family = CounterMetricFamily(
+            telemetry.HEALS,
+            "Leaves that were sealed anew, or could not be",
+            labels=["keyring", "anchor", "outcome"],
+        )
+        for guard in self._guards.values():
+            for (anchor, outcome), count in guard.health.heals.items():
+                family.add_metric([guard.name, anchor, outcome], count)
         return family
 
     def _expiries(self) -> GaugeMetricFamily:

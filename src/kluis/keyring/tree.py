@@ -103,6 +103,13 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
             yield path, node
 
 
+def machine_leaves(node: Node) -> Iterator[tuple[Path, AnchorLeaf]]:
+    """The leaves that anchors open, in order; not those of people."""
+    for path, leaf in leaves(node):
+        if isinstance(leaf, AnchorLeaf):
+            yield path, leaf
+
+
 def at_leaf(node: Node, path: Path) -> Leaf:
     """The leaf at a path. Raises KeyError when there is none."""
     return dict(leaves(node))[path]

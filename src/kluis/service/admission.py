@@ -1,4 +1,4 @@
-"""Clients and their tokens, keys and their versions."""
+"""Clients and their tokens."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from kluis.engine import change
+from kluis.engine.clock import now
 from kluis.engine.guard import Guard
-from kluis.errors import UnknownKey, UsageError
+from kluis.errors import UsageError
 from kluis.keyring import tokens
 from kluis.keyring.document import MAX_TOKENS, Client, Token
 from kluis.keyring.strict import JSON
-from kluis.service.house import House, now
+from kluis.service.house import House
 from kluis.service.operations import Args, text
 
 MAX_TOKEN_S: Final = 100 * 365 * 86_400
@@ -101,35 +102,3 @@ async def _open_guards_of(house: House, client: str) -> list[Guard]:
 def _write(guard: Guard, clients: dict[str, Client]) -> None:
     opened = guard.require_open()
     guard.save(change.rewrite(opened, opened.contents, clients, now()).opened)
-
-
-async def key_list(house: House, args: Args) -> dict[str, JSON]:
-    """Every key with its kind and versions."""
-    keys: dict[str, JSON] = {}
-    for guard in house.guards.values():
-        for name, key in guard.document.keys.items():
-            keys[f"{guard.name}/{name}"] = {
-                "kind": key.kind,
-                "latest": key.latest,
-                "minimum": key.minimum,
-            }
-    return {"keys": keys}
-
-
-async def key_rotate(house: House, args: Args) -> dict[str, JSON]:
-    """One more version of a key; older versions still decrypt."""
-    keyring, _, name = text(args, "key").partition("/")
-    guard = house.guard(keyring)
-    async with house.changing:
-        if not house.serving:
-            await guard.try_open()
-        opened = guard.require_open()
-        if name not in opened.contents.keys:
-            raise UnknownKey(
-                f"{keyring} has no key {name or '?'}",
-                "a key is named KEYRING/KEY",
-                "kluis key list shows the keys",
-            )
-        guard.save(change.rotate_key(opened, name, now()).opened)
-        latest = guard.document.keys[name].latest
-    return {"key": f"{keyring}/{name}", "latest": latest}

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from kluis.anchors.passphrase import PassphraseAnchor
 from kluis.engine import change
+from kluis.engine.clock import now
 from kluis.engine.guard import Guard
 from kluis.errors import AnchorError, ChangeRefused, KluisError, UsageError
 from kluis.keyring import tokens
 from kluis.keyring.document import Token
 from kluis.keyring.plan import Plan
 from kluis.keyring.strict import JSON
-from kluis.service.house import House, explain_error, now
+from kluis.service.house import House, explain_error
 from kluis.service.operations import Args, said, text, texts
 from kluis.service.planning import Drawn, draw
 
@@ -165,7 +166,7 @@ def _write_one(house: House, drawn: Drawn, changed: change.Changed) -> None:
         guard.save(changed.opened)
         return
     drawn.blueprint.stores[document.name].save(document, after=0)
-    guard = house.new_guard(document.name, document)
+    guard = house.new_guard(document)
     guard.adopt(changed.opened)
     house.admit(guard)
 

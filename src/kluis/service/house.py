@@ -6,15 +6,22 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from kluis.engine.guard import Guard, Retry
+from kluis.anchors.base import Notice
+from kluis.engine import status
+from kluis.engine.guard import Guard, Rhythm
+from kluis.engine.status import Event
 from kluis.errors import KluisError, NotFound, RolledBack, ServiceError, UsageError
 from kluis.keyring import tokens
 from kluis.keyring.document import Document, Token
+from kluis.keyring.strict import JSON
 from kluis.service.blueprint import Blueprint
 from kluis.store.base import Store
 from kluis.store.process_lock import ProcessLock
+
+if TYPE_CHECKING:
+    from kluis.facade.audit import AuditLog
 
 Draw = Callable[[], Blueprint]
 
@@ -30,7 +37,7 @@ class House:
         *,
         alone: bool = False,
         accept_rollback: bool = False,
-        retry: Retry | None = None,
+        rhythm: Rhythm | None = None,
         log: Any = None,
     ) -> None:
         """``alone``: no other process may change these keyrings while the house stands.
@@ -43,8 +50,10 @@ class House:
         self.guards: dict[str, Guard] = {}
         self.changing = asyncio.Lock()
         self.serving = False
+        self.audit: AuditLog | None = None
+        """The facade's, while one serves: nobody else may write to that log."""
         self._draw = draw
-        self._retry = retry or Retry()
+        self._rhythm = rhythm or Rhythm()
         self._log = log
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.rolled_back: dict[str, RolledBack] = {}
@@ -53,7 +62,7 @@ class House:
                 document = self._load(store, name, accept_rollback=accept_rollback)
             except NotFound:
                 continue
-            self.admit(Guard(document, store, self.blueprint.anchors, self._retry, self._changed))
+            self.admit(self._guard(document, store))
 
     def _load(self, store: Store, name: str, *, accept_rollback: bool) -> Document:
         try:
@@ -89,12 +98,13 @@ class House:
         if self.serving:
             self._tasks[guard.name] = asyncio.create_task(self._keep_open(guard))
 
-    def new_guard(self, name: str, document: Any) -> Guard:
+    def new_guard(self, document: Document) -> Guard:
         """A guard for a keyring that was just made."""
-        blueprint = self.blueprint
-        return Guard(
-            document, blueprint.stores[name], blueprint.anchors, self._retry, self._changed
-        )
+        return self._guard(document, self.blueprint.stores[document.name])
+
+    def _guard(self, document: Document, store: Store) -> Guard:
+        anchors = self.blueprint.anchors
+        return Guard(document, store, anchors, self._rhythm, self._report, self.changing)
 
     def redraw(self) -> None:
         """Take the configuration as it is now. Raises KluisError; then all stays as it was.
@@ -186,14 +196,12 @@ class House:
                     found[name] = (datetime.fromisoformat(end) - datetime.now(UTC)).days
         return found
 
-    def _changed(self, keyring: str, event: str) -> None:
-        if self._log is not None:
-            self._log.info(event, keyring=keyring)
-
-
-def now() -> str:
-    """The time for a document: RFC 3339, UTC, whole seconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def _report(self, event: Event) -> None:
+        if self._log is None:
+            return
+        say = self._log.warning if event.what in status.WARNINGS else self._log.info
+        about = {"anchor": event.anchor, "seen": event.seen} if event.anchor else {}
+        say(event.what, keyring=event.keyring, **about)
 
 
 def explain_error(error: KluisError) -> dict[str, str]:
@@ -204,3 +212,10 @@ def explain_error(error: KluisError) -> dict[str, str]:
         "means": error.means,
         "next": error.next_step,
     }
+
+
+def explain_notice(notice: Notice | None) -> JSON:
+    """What is noticed of an anchor that works, as it stands in JSON; None when there is nothing."""
+    if notice is None:
+        return None
+    return {"seen": notice.seen, "means": notice.means, "next": notice.next_step}

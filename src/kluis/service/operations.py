@@ -13,7 +13,7 @@ from kluis.engine.guard import Guard
 from kluis.errors import KluisError, UsageError
 from kluis.keyring import policy, tree, trust
 from kluis.keyring.strict import JSON
-from kluis.service.house import House, explain_error
+from kluis.service.house import House, explain_error, explain_notice
 
 Args = Mapping[str, JSON]
 Operation = Callable[[House, Args], Awaitable[dict[str, JSON]]]
@@ -51,6 +51,7 @@ def _keyring(guard: Guard) -> dict[str, JSON]:
             "seen": said.seen,
             "means": said.means,
             "next": said.next_step,
+            "notice": explain_notice(said.notice),
         }
         for name, said in guard.anchor_statuses().items()
     }
@@ -177,7 +178,7 @@ def said(errors: Mapping[str, KluisError]) -> dict[str, JSON]:
 
 def table() -> dict[str, Operation]:
     """All operations by name."""
-    from kluis.service import admission, applying
+    from kluis.service import admission, anchors, applying, backups, healing, keys
 
     return {
         "status": status,
@@ -188,16 +189,33 @@ def table() -> dict[str, Operation]:
         "reload": reload,
         "plan": applying.plan,
         "apply": applying.apply,
+        "heal": healing.heal,
+        "anchor-probe": anchors.probe,
+        "anchor-show": anchors.show,
+        "anchor-create-key": anchors.create_key,
         "client-list": admission.client_list,
         "client-issue": admission.client_issue,
         "client-revoke": admission.client_revoke,
-        "key-list": admission.key_list,
-        "key-rotate": admission.key_rotate,
+        "key-list": keys.key_list,
+        "key-rotate": keys.key_rotate,
+        "key-import": keys.key_import,
+        "key-export": keys.key_export,
+        "key-retire": keys.key_retire,
+        "key-reinstate": keys.key_reinstate,
+        "backup-list": backups.backup_list,
+        "backup-note": backups.backup_note,
+        "backup-forget": backups.backup_forget,
     }
 
 
-CHANGES: Final = frozenset({"apply", "client-issue", "client-revoke", "key-rotate"})
-"""Operations that write; in a process of their own they need the folders to themselves."""
+CHANGES: Final = frozenset(
+    {
+        *("apply", "heal", "client-issue", "client-revoke"),
+        *("key-rotate", "key-import", "key-export", "key-retire", "key-reinstate"),
+        *("backup-note", "backup-forget"),
+    }
+)
+"""Operations that write, if only to the audit log; on their own they need the folders alone."""
 
 
 async def call(house: House, name: str, args: Args) -> dict[str, JSON]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from kluis.engine.guard import Guard
-from kluis.errors import AnchorError, Damaged, Locked, Unreachable, UsageError
+from kluis.errors import AnchorError, Locked, Unreachable, UsageError
 from kluis.keyring import plan as plans
 from kluis.keyring import tree
 from kluis.keyring.crypto import sha256
@@ -94,15 +94,14 @@ async def _plan_for(guard: Guard, wanted: Wanted, replaced: tuple[str, ...], dra
         )
     known = {leaf.name for _, leaf in tree.leaves(guard.document.tree)}
     await _check_new(drawn.blueprint, sorted(set(wanted.leaves) - known))
-    heal: set[str] = set()
-    for name, error in (await guard.survey()).items():
-        if error is not None:  # also what is healed: a person should know what was found
-            drawn.notes[f"{guard.name}/{name}"] = error
-        if isinstance(error, Damaged):
+    heal = {
+        leaf.name for _, leaf in tree.machine_leaves(guard.document.tree) if leaf.sealed is None
+    }
+    for name, finding in (await guard.survey()).items():
+        if finding.failure is not None:  # also what is healed: a person should know what was found
+            drawn.notes[f"{guard.name}/{name}"] = finding.failure
+        if finding.ailment:
             heal.add(name)
-    for _, leaf in tree.leaves(guard.document.tree):
-        if isinstance(leaf, tree.AnchorLeaf) and leaf.sealed is None:
-            heal.add(leaf.name)
     return plans.make(guard.document, wanted, heal & set(wanted.leaves), replaced)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from kluis.addresses import host_of, is_loopback
+from kluis.engine.clock import now
 from kluis.engine.guard import Guard
-from kluis.facade.clients import Caller, Grant
+from kluis.facade.clients import PRIVATE_CLIENT, Caller, Grant
 from kluis.keyring import tokens
 from kluis.secret import Secret
 from kluis.servers.client import ServerClient
@@ -21,10 +22,8 @@ from kluis.servers.handoff import (
     static_handoff,
 )
 from kluis.servers.supervise import RestartLimit, supervise
-from kluis.service.house import House, now
+from kluis.service.house import House
 from kluis.service.serve import Part, together
-
-PRIVATE_CLIENT: Final = "kluis-run"
 
 
 @dataclass(frozen=True, slots=True)
