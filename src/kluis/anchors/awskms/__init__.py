@@ -1,0 +1,1 @@
+"""The ``awskms`` anchor: a key in AWS KMS."""

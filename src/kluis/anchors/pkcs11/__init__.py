@@ -1,0 +1,1 @@
+"""The ``pkcs11`` anchor: a key in an HSM or a smart card."""

@@ -1,0 +1,1 @@
+"""The ``tang`` anchor: a Tang server in the same network."""
