@@ -85,22 +85,22 @@ EDITS: dict[str, tuple[tuple[str, str], str, str]] = {
     "an unknown field": (
         ('file = "anchor.key"', 'fille = "anchor.key"'),
         "kluis.toml line 3, anchors.disk.fille: ",
-        "there is no such field",
+        "there is no such field; there are ask_every_s, credential, domain, env, file, heal, ",
     ),
     "an unknown table": (
         ("[facade]", "[facades]"),
         "kluis.toml line 17, facades: ",
-        "there is no such field",
+        "there is no such field; there are anchors, clients, facade, keyrings, service",
     ),
     "a wrong type": (
         ("shares = 3", 'shares = "three"'),
         "kluis.toml line 8, anchors.family.shares: ",
-        "valid integer",
+        "it should be a whole number",
     ),
     "a number where a path belongs": (
         ('file = "anchor.key"', "file = 7"),
         "kluis.toml line 3, anchors.disk.file: ",
-        "path",
+        "it should be a path, in quotes",
     ),
     "a missing field": (
         ("threshold = 2\n", ""),
@@ -109,13 +109,13 @@ EDITS: dict[str, tuple[tuple[str, str], str, str]] = {
     ),
     "an unknown kind of anchor": (
         ('kind = "static"', 'kind = "floppy"'),
-        "kluis.toml line 1, anchors.disk",
-        "'floppy'",
+        "kluis.toml line 2, anchors.disk.kind: ",
+        "'floppy' is no kind; it should be awskms, ",
     ),
     "an anchor without a kind": (
         ('kind = "static"\n', ""),
-        "kluis.toml line 1, anchors.disk",
-        "kind",
+        "kluis.toml line 1, anchors.disk.kind: ",
+        "this field is missing; it should be awskms, ",
     ),
     "an anchor with two sources": (
         ('file = "anchor.key"', 'file = "anchor.key"\nenv = "KEY"'),
@@ -125,7 +125,7 @@ EDITS: dict[str, tuple[tuple[str, str], str, str]] = {
     "a name with capitals": (
         ("[anchors.disk]", "[anchors.Disk]"),
         "kluis.toml line 1, anchors.Disk: ",
-        "pattern",
+        "it should be a name of up to 63 small letters, digits and -, a letter first",
     ),
     "a reserved name of a keyring": (
         ("[keyrings.homelab]", "[keyrings.sys]"),
@@ -195,7 +195,7 @@ EDITS: dict[str, tuple[tuple[str, str], str, str]] = {
     "a key path that is none": (
         ('["homelab/bletchley"]', '["bletchley"]'),
         "kluis.toml line 22, clients.bletchley.keys.0: ",
-        "pattern",
+        "it should be a keyring and a key, like homelab/bletchley",
     ),
     "a client of a static seal": (
         ('kind = "transit"', 'kind = "static-seal"'),
@@ -565,7 +565,7 @@ def test_an_audit_log_that_can_not_be_written_is_one_error(house: House) -> None
 CALLS: dict[str, tuple[tuple[str, ...], str]] = {
     "an unknown command": (("statsu",), "No such command 'statsu'"),
     "an unknown option": (("status", "--nonsense"), "No such option: --nonsense"),
-    "a missing argument": (("explain",), "Missing argument 'keyring'"),
+    "a missing argument": (("verify",), "Missing argument 'keyring'"),
     "a missing option": (("run", "--", "true"), "Missing option '--key'"),
     "an argument too many": (("lock", "homelab", "office"), "unexpected extra argument"),
     "no number": (("run", "--key", "a/b", "--restarts", "many", "--", "true"), "'--restarts'"),

@@ -19,7 +19,7 @@ HEAVY = {
     "kluis.configuration",
     "kluis.engine",
     "kluis.keyring",
-    "kluis.settings",
+    "kluis.settings.root",
     "prometheus_client",
     "rich",
     "shamir_mnemonic",

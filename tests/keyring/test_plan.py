@@ -50,6 +50,71 @@ def test_a_new_keyring_is_made_with_its_keys_clients_and_paper() -> None:
     assert not any(step.destroys for step in made.steps)
 
 
+def test_a_plan_says_who_could_open_and_who_can_what_is_rotated_and_what_is_printed() -> None:
+    document = make("disk or nas or family", {"family": (2, 3)}).document
+    rule = "disk or 2 of (nas, cloud, family)"
+    assert [step.words for step in plan.make(document, wanted(rule, {"family": (2, 3)})).steps] == [
+        f"change the rule from 'disk or nas or family' to '{rule}'",
+        "until now it opened with: disk; nas; 2 of the 3 shares of family",
+        "from now on it opens with: disk; cloud and nas; cloud and 2 of the 3 shares of family;"
+        " nas and 2 of the 3 shares of family",
+        "replace the root secret; the paper of family opens nothing any more",
+        "rotate the key seal",
+        "print new paper for family: 3 shares, 2 needed",
+    ]
+
+
+def test_a_rule_that_grows_rotates_nothing_and_says_who_can_open_now() -> None:
+    assert [
+        step.words for step in plan.make(make("disk").document, wanted("disk or nas")).steps
+    ] == [
+        "widen the rule from 'disk' to 'disk or nas'; the root secret stays",
+        "until now it opened with: disk",
+        "from now on it opens with: disk; nas",
+    ]
+
+
+def test_an_anchor_replaced_by_another_of_its_name_opens_as_before_but_not_as_it_was() -> None:
+    made = plan.make(make("disk or nas").document, wanted("disk or nas"), reissue=["disk"])
+    assert [step.words for step in made.steps] == [
+        "replace the anchor disk: as it was, it opens nothing any more",
+        "as before, it opens with: disk; nas",
+        "replace the root secret",
+        "rotate the key seal",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("imported", "said"),
+    [
+        (["old"], "the key old stays as it is: who could open"),
+        (["old", "older"], "the keys old and older stay as they are: who could open"),
+    ],
+)
+def test_a_key_that_can_not_be_rotated_is_named_with_the_keys_that_are(
+    imported: list[str], said: str
+) -> None:
+    document = make("disk or nas").document
+    keys = {name: KeyEntry("unseal-shares", 1, 1) for name in imported}
+    declared = {"seal": "transit", "k8s": "kms"}
+    more = {"k8s": KeyEntry("kms", 1, 1)}
+    changed = replace(document, keys={**document.keys, **keys, **more})
+    made = words(plan.make(changed, wanted("disk", keys=declared)))
+    assert "; rotate the keys k8s and seal; " in made
+    assert said in made
+    changed = replace(document, keys=keys)
+    assert "rotate" not in words(plan.make(changed, wanted("disk", keys={}, clients={})))
+
+
+def test_a_plan_over_a_rule_of_many_sets_stays_short() -> None:
+    names = [f"a{n}" for n in range(20)]
+    made = words(plan.make(make("a0").document, wanted(f"8 of ({', '.join(names)})")))
+    assert "and many more" in made
+    assert "; and 37 more" in words(
+        plan.make(make("a0").document, wanted(f"2 of ({names[0]}, b, c, d, e, f, g, h, i, j)"))
+    )
+
+
 def test_nothing_is_done_when_nothing_changed() -> None:
     made = plan.make(make("disk or nas").document, wanted("disk or nas"))
     assert made == Plan("homelab", PolicyChange.SAME)

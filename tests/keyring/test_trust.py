@@ -69,6 +69,22 @@ def test_what_remains_is_the_minimal_sets_that_are_lacking(
         assert [len(s) for s in listed] == sorted(map(len, minimal(enough)))
 
 
+@given(policies(), st.data())
+def test_a_simulated_loss_opens_just_when_the_rule_does_and_says_by_which_ways(
+    rule: Policy, data: st.DataObject
+) -> None:
+    names = list(policy.names(rule))
+    there = frozenset(data.draw(st.sets(st.sampled_from(names)))) | {"somebody-else"}
+    outcome = trust.simulate(rule, there)
+    assert outcome.opens == trust.opens_with(rule, there)
+    opening = [s for s in subsets(sorted(there)) if trust.opens_with(rule, s)]
+    assert tuple(sorted(outcome.ways)) == minimal(opening)
+    lost = sorted(set(names) - there)
+    healing = [s for s in subsets(lost) if trust.opens_with(rule, s | there)]
+    assert tuple(sorted(outcome.lacking)) == (() if outcome.opens else minimal(healing))
+    assert [len(s) for s in outcome.ways] == sorted(map(len, outcome.ways))
+
+
 @pytest.mark.parametrize(
     ("expression", "quorums", "cuts"),
     [
@@ -91,3 +107,12 @@ def test_a_rule_of_more_than_ten_thousand_sets_is_refused_at_once() -> None:
     names = ", ".join(f"a{i}" for i in range(32))
     with pytest.raises(TooManySets):
         trust.explain(policy.parse(f"16 of ({names})"))
+
+
+def test_of_more_than_ten_thousand_ways_a_simulation_gives_one_of_the_smallest() -> None:
+    names = [f"a{i}" for i in range(32)]
+    rule = policy.parse(f"16 of ({', '.join(names)})")
+    (way,) = trust.simulate(rule, frozenset(names)).ways
+    assert len(way) == 16
+    (lacking,) = trust.simulate(rule, frozenset()).lacking
+    assert len(lacking) == 16

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from kluis.errors import ChangeRefused, TooManySets
-from kluis.keyring import dealing, policy, tree, trust
+from kluis.keyring import dealing, policy, tree, trust, words
 from kluis.keyring.document import Document, KeyEntry
 from kluis.keyring.keys import GENERATED_KINDS
 from kluis.keyring.policy import Policy
@@ -216,25 +216,79 @@ def _terms(client: WantedClient) -> str:
 
 
 def _policy_steps(plan: Plan, document: Document | None, wanted: Wanted) -> list[Step]:
+    """What happens to the rule: who could open, who can, what is rotated, what is printed."""
     rule = policy.show(wanted.opens)
     if document is None:
-        paper = _new_paper(_people(wanted))
-        return [Step(f"make the keyring {wanted.name}, opened by: {rule}{paper}")]
+        return [
+            Step(f"make the keyring {wanted.name}, opened by: {rule}"),
+            *_who(None, wanted),
+            *_new_paper(wanted, _people(wanted)),
+        ]
     if plan.policy is PolicyChange.SAME:
         return []
     if plan.policy is PolicyChange.GROWS:
-        paper = _new_paper(_paperless(document, wanted))
         return [
-            Step(
-                f"widen the rule from '{document.opens}' to '{rule}'; the root secret stays{paper}"
-            )
+            Step(f"widen the rule from '{document.opens}' to '{rule}'; the root secret stays"),
+            *_who(document, wanted),
+            *_new_paper(wanted, _paperless(document, wanted)),
         ]
-    steps = [Step(f"replace the anchor {name}") for name in plan.replaced]
+    steps = [
+        Step(f"replace the anchor {name}: as it was, it opens nothing any more")
+        for name in plan.replaced
+    ]
     if rule != document.opens:
         steps.append(Step(f"change the rule from '{document.opens}' to '{rule}'"))
-    paper = _new_paper(_people(wanted))
-    words = f"replace the root secret, and rotate every key{paper}; old paper opens nothing"
-    return [*steps, Step(words)]
+    return [
+        *steps,
+        *_who(document, wanted),
+        Step(f"replace the root secret{_old_paper(document)}"),
+        *_rotations(plan, document),
+        *_new_paper(wanted, _people(wanted)),
+    ]
+
+
+def _who(document: Document | None, wanted: Wanted) -> list[Step]:
+    """Who could open the keyring, and who can from now on."""
+    after = _opens_with(wanted.opens, words.people_among(wanted.leaves.values()))
+    if document is None:
+        return [Step(f"from now on it opens with: {after}")]
+    leaves = (leaf for _, leaf in tree.leaves(document.tree))
+    before = _opens_with(tree.to_policy(document.tree), words.people_among(leaves))
+    if before == after:
+        return [Step(f"as before, it opens with: {after}")]
+    return [
+        Step(f"until now it opened with: {before}"),
+        Step(f"from now on it opens with: {after}"),
+    ]
+
+
+def _opens_with(rule: Policy, people: words.People) -> str:
+    try:
+        return words.ways(trust.minimal_quorums(rule), people)
+    except TooManySets:
+        return f"{words.together(trust.shortlist(rule, 0)[0], people)}; and many more"
+
+
+def _old_paper(document: Document) -> str:
+    people = words.people_among(leaf for _, leaf in tree.leaves(document.tree))
+    return f"; the paper of {words.joined(sorted(people))} opens nothing any more" if people else ""
+
+
+def _rotations(plan: Plan, document: Document) -> list[Step]:
+    """What a new root secret means for the keys that stay."""
+    kept = {name: key for name, key in document.keys.items() if name not in plan.lost_keys}
+    rotated = sorted(name for name, key in kept.items() if key.kind in GENERATED_KINDS)
+    imported = sorted(set(kept).difference(rotated))
+    steps = [Step(f"rotate {_keys(rotated)}")] if rotated else []
+    if imported:
+        stay = "stays as it is" if len(imported) == 1 else "stay as they are"
+        known = "who could open the keyring until now may know what was imported"
+        steps.append(Step(f"{_keys(imported)} {stay}: {known}"))
+    return steps
+
+
+def _keys(names: Collection[str]) -> str:
+    return f"the key{'s' if len(names) > 1 else ''} {words.joined(list(names))}"
 
 
 def _people(wanted: Wanted) -> list[str]:
@@ -263,8 +317,15 @@ def _paperless(document: Document, wanted: Wanted) -> list[str]:
     return [name for name in _people(wanted) if old.get(name) != new[name]]
 
 
-def _new_paper(people: Collection[str]) -> str:
-    return f"; print new paper for {_list(people)}" if people else ""
+def _new_paper(wanted: Wanted, names: Collection[str]) -> list[Step]:
+    people = words.people_among(wanted.leaves.values())
+    return [
+        Step(
+            f"print new paper for {name}: {words.plural(people[name][1], 'share')},"
+            f" {people[name][0]} needed"
+        )
+        for name in names
+    ]
 
 
 def _list(names: Collection[str]) -> str:

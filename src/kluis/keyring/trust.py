@@ -14,6 +14,7 @@ from typing import Final
 
 from kluis.errors import TooManySets
 from kluis.keyring.policy import AnyOf, Name, Policy, threshold
+from kluis.keyring.policy import names as anchors
 
 MAX_SETS: Final = 10_000
 
@@ -101,6 +102,33 @@ def remaining(policy: Policy, have: AbstractSet[str], lost: AbstractSet[str]) ->
     if lacking <= 0:
         return True
     return threshold(lacking, possible) if lacking <= len(possible) else False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a loss does: the sets that still open, or those of which one has to come back."""
+
+    ways: tuple[Names, ...]
+    lacking: tuple[Names, ...]
+
+    @property
+    def opens(self) -> bool:
+        """Whether what is left is enough."""
+        return bool(self.ways)
+
+
+def simulate(policy: Policy, available: AbstractSet[str]) -> Outcome:
+    """What opens with these anchors and no other; smallest sets first.
+
+    Of more than 10,000 sets, one of the smallest is given.
+    """
+    have = available & frozenset(anchors(policy))
+    left = remaining(policy, frozenset(), frozenset(anchors(policy)) - have)
+    return Outcome(_listed(left), _listed(remaining(policy, have, frozenset())))
+
+
+def _listed(policy: Policy | bool) -> tuple[Names, ...]:
+    return () if isinstance(policy, bool) else shortlist(policy, MAX_SETS)
 
 
 def shortlist(policy: Policy, limit: int) -> tuple[Names, ...]:
