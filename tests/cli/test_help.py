@@ -16,7 +16,11 @@ from kluis.cli.main import app
 from tests.support.house import KLUIS, House, clean_environment
 
 ROOT = typer.main.get_command(app)
-ELSEWHERE = {"serve", "run", "demo"}  # they stay, or take long: other tests run them
+ELSEWHERE = {
+    *("serve", "run", "demo"),  # they stay, or take long: other tests run them
+    "anchor create-key",  # needs an HSM
+    *("key import", "key retire", "backup forget"),  # need an export, a rotation, a backup
+}
 
 
 def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -75,7 +79,7 @@ def test_the_examples_work_as_they_stand(tmp_path: Path) -> None:
     with house.serve() as service:
         service.wait_logged('"event": "opened"')
         for command in ALL:
-            if command[0] in ELSEWHERE:
+            if command[0] in ELSEWHERE or " ".join(command) in ELSEWHERE:
                 continue
             done = house.kluis(*shlex.split(example(*command))[1:])
             assert done.code == 0, (command, done)

@@ -40,6 +40,36 @@ def test_old_versions_decrypt_down_to_the_minimum() -> None:
         old[2].decrypt(ciphertexts[3])
 
 
+def test_a_minimum_is_raised_and_lowered_and_the_material_stays() -> None:
+    raised = keys.with_minimum(KEY, 3)
+    assert (raised.minimum, raised.versions) == (3, KEY.versions)
+    assert keys.with_minimum(raised, 1) == KEY
+
+
+@pytest.mark.parametrize("minimum", [-1, 0, 4])
+def test_a_minimum_is_a_version_that_is_there(minimum: int) -> None:
+    with pytest.raises(VersionRefused):
+        keys.with_minimum(KEY, minimum)
+
+
+def part(*numbers: int, minimum: int = 1) -> Key:
+    return Key("transit", {n: KEY.versions[n] for n in numbers}, minimum)
+
+
+def test_a_key_gains_the_versions_that_only_the_other_has() -> None:
+    assert keys.joined(part(1, 2), part(2, 3)) == KEY
+    assert keys.joined(part(2, 3, minimum=3), part(1, 2)) == part(1, 2, 3, minimum=3)
+    assert keys.joined(KEY, part(2)) == KEY
+
+
+def test_keys_that_share_no_version_or_differ_in_one_are_different() -> None:
+    other = keys.generate("transit", NOW)
+    assert keys.joined(part(1), part(2, 3)) is None
+    assert keys.joined(KEY, other) is None
+    assert keys.joined(KEY, Key("transit", {**KEY.versions, 1: other.versions[1]})) is None
+    assert keys.joined(KEY, Key("kms", KEY.versions)) is None
+
+
 def test_each_encryption_takes_a_new_nonce() -> None:
     key = TransitKey(KEY)
     nonces = {keys.read_ciphertext(key.encrypt(b"a"))[1][:12] for _ in range(1000)}

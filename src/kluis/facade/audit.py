@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -145,21 +145,30 @@ def _tail(descriptor: int, size_bytes: int) -> tuple[bytes, bytes]:
 
 
 def _head_after(path: Path, line: bytes) -> Head:
-    seq, _ = _read(line) or (0, "")
-    if not seq:
+    record = read_record(line)
+    if record is None:
         raise _foreign(path)
-    return Head(seq, hashlib.sha256(line).hexdigest())
+    return Head(record.seq, hashlib.sha256(line).hexdigest())
 
 
-def _read(line: bytes) -> tuple[int, str] | None:
-    """The number of a record, and the digest of the one before it; None for anything else."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record: its number, the digest of the one before it, and all its members."""
+
+    seq: int
+    previous: str
+    members: Mapping[str, object]
+
+
+def read_record(line: bytes) -> Record | None:
+    """The record in a line; None for anything else. Nothing in it is proven yet."""
     try:
-        record = json.loads(line)
-        seq, previous = record["seq"], record["prev"]
+        found = json.loads(line)
+        seq, previous = found["seq"], found["prev"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if type(seq) is int and seq > 0 and isinstance(previous, str) and line.endswith(b"\n"):
-        return seq, previous
+        return Record(seq, previous, found)
     return None
 
 
@@ -186,22 +195,24 @@ class Chain:
     def check(self, path: Path) -> None:
         """Follow the chain through a file. Raises AuditError and says which line is wrong."""
         for number, line in enumerate(_lines(path), 1):
-            self._follow(path, number, line)
+            self.follow(path, number, line)
 
-    def _follow(self, path: Path, number: int, line: bytes) -> None:
-        read = _read(line)
-        if read is None:
-            raise _broken(path, number, "it is not a whole audit record")
-        seq, previous = read
+    def follow(self, path: Path, number: int, line: bytes) -> Mapping[str, object]:
+        """Check one more line, which has this number in its file; its record. Raises AuditError."""
+        record = read_record(line)
+        if record is None:
+            raise broken(path, number, "it is not a whole audit record")
         if not self.first:
-            self.first = seq
-            self.head = Head(seq - 1, previous if seq > 1 else GENESIS)
-        if seq != self.head.seq + 1:
-            raise _broken(path, number, f"record {self.head.seq + 1} should be here, found {seq}")
-        if previous != self.head.digest:
-            raise _broken(path, number, "the record before it was changed")
-        self.head = Head(seq, hashlib.sha256(line).hexdigest())
+            self.first = record.seq
+            self.head = Head(record.seq - 1, record.previous if record.seq > 1 else GENESIS)
+        if record.seq != self.head.seq + 1:
+            missing = f"record {self.head.seq + 1} should be here, found {record.seq}"
+            raise broken(path, number, missing)
+        if record.previous != self.head.digest:
+            raise broken(path, number, "the record before it was changed")
+        self.head = Head(record.seq, hashlib.sha256(line).hexdigest())
         self.met = self.met or self.head.digest == self._expected
+        return record.members
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -215,7 +226,8 @@ def _lines(path: Path) -> Iterator[bytes]:
         ) from None
 
 
-def _broken(path: Path, number: int, why: str) -> AuditError:
+def broken(path: Path, number: int, why: str) -> AuditError:
+    """The error for a line that is not what the chain says."""
     return AuditError(
         f"{path} line {number}: the chain is broken: {why}",
         "somebody changed the log, or a line was lost",

@@ -11,11 +11,15 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from kluis.engine.guard import Guard
 from kluis.facade.replies import Refusal
 from kluis.keyring.document import Client, Document
 from kluis.keyring.tokens import TOKEN_CHARS, digest
+
+PRIVATE_CLIENT: Final = "kluis-run"
+"""The server that ``kluis run`` starts, which no configuration names."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

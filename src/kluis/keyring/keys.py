@@ -67,6 +67,32 @@ def rotate(key: Key, now: str) -> Key:
     return replace(key, versions={**key.versions, key.latest + 1: version})
 
 
+def with_minimum(key: Key, minimum: int) -> Key:
+    """The same key, of which versions below ``minimum`` decrypt nothing; their material stays.
+
+    Raises VersionRefused when there is no such version.
+    """
+    if minimum not in key.versions:
+        raise VersionRefused(
+            f"the key has no version {minimum}",
+            f"it has versions {min(key.versions)} to {key.latest}",
+            "kluis key list shows the keys",
+        )
+    return replace(key, minimum=minimum)
+
+
+def joined(old: Key, new: Key) -> Key | None:
+    """``old`` with the versions that only ``new`` has; None when they are different keys.
+
+    They are the same when they share a version and differ in none: then nothing is lost.
+    """
+    shared = old.versions.keys() & new.versions.keys()
+    alike = (crypto.same(old.versions[n].material, new.versions[n].material) for n in shared)
+    if old.kind != new.kind or not shared or not all(alike):
+        return None
+    return replace(old, versions={**new.versions, **old.versions})
+
+
 class TransitKey:
     """A ``transit`` key ready for use; the ciphers of all its versions are set up once."""
 

@@ -15,8 +15,10 @@ from kluis.errors import KluisError, NotRunning, ServiceError
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 ANSWER_S: Final = 120.0
-PATIENT: Final = frozenset({"apply", "client-issue", "key-rotate", "client-revoke"})
-"""What is waited for without an end: who gave up would miss paper or a token."""
+PATIENT: Final = frozenset(
+    {"apply", "client-issue", "client-revoke", "key-rotate", "key-import", "key-retire"}
+)
+"""What is waited for without an end: who gave up would miss paper or a token, or what was done."""
 _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 

@@ -21,3 +21,5 @@ class Blueprint:
     folders: Mapping[str, Path]
     file: Path | None = None
     """The configuration itself, for whoever must tell it from another one."""
+    audit: Path | None = None
+    """Where the audit log lies."""

@@ -22,7 +22,7 @@ from typing import Final
 
 from kluis.errors import KluisError, ServiceError, UsageError
 from kluis.keyring.strict import JSON
-from kluis.service import operations
+from kluis.service import journal, operations
 from kluis.service.asking import MAX_LINE_BYTES, peer_user
 from kluis.service.house import House, explain_error
 
@@ -85,6 +85,7 @@ class ControlServer:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if _may_ask(writer):
+                journal.asking_user.set(peer_user(writer.get_extra_info("socket")))
                 while line := await reader.readline():
                     answer = await self._answer_unless_gone(line, reader)
                     writer.write(json.dumps(answer).encode() + b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from kluis.keyring.backups import Backups
 from kluis.keyring.document import Document
 
 
@@ -30,5 +31,19 @@ class Store(Protocol):
 
         A crash at any point leaves the old or the new document, whole. Raises Conflict, Unsafe
         or WriteFailed; then the old one is untouched.
+        """
+        ...
+
+    def load_backups(self, name: str) -> Backups:
+        """The backups that are known to a keyring; none when nobody noted one.
+
+        Raises Unsafe or DocumentError.
+        """
+        ...
+
+    def save_backups(self, name: str, backups: Backups) -> None:
+        """Write the known backups; a crash leaves the old or the new record, whole.
+
+        Raises Unsafe or WriteFailed.
         """
         ...

@@ -2,6 +2,7 @@
 
     <folder>/<name>.json             the document
     <folder>/<name>.seen             the highest revision ever seen here, and its digest
+    <folder>/<name>.backups          what known backups of servers need of its keys
     <folder>/history/<name>.<r>.json the last documents before it
     <folder>/write.lock              held while writing
 
@@ -29,6 +30,8 @@ from kluis.errors import (
     StoreError,
     WriteFailed,
 )
+from kluis.keyring import backups as known_backups
+from kluis.keyring.backups import MAX_BACKUPS_BYTES, Backups
 from kluis.keyring.crypto import sha256
 from kluis.keyring.document import (
     MAX_DOCUMENT_BYTES,
@@ -136,6 +139,22 @@ class DirectoryStore:
         )
         return [path for _, path in sorted(found, reverse=True)]
 
+    def load_backups(self, name: str) -> Backups:
+        """The known backups; see Store.load_backups."""
+        path = self._backups_path(name)
+        data = self._read_file(path, MAX_BACKUPS_BYTES + 1)
+        try:
+            return Backups() if data is None else known_backups.from_bytes(data)
+        except DocumentError as error:
+            error.seen = f"{path}: {error.seen}"
+            raise
+
+    def save_backups(self, name: str, backups: Backups) -> None:
+        """Write the known backups; see Store.save_backups."""
+        self._make_folders()
+        with self._locked():
+            replace(self._backups_path(name), known_backups.to_bytes(backups))
+
     def _parse(self, name: str, data: bytes) -> Document:
         try:
             document = from_bytes(data)
@@ -188,6 +207,9 @@ class DirectoryStore:
 
     def _seen_path(self, name: str) -> Path:
         return self.folder / f"{name}.seen"
+
+    def _backups_path(self, name: str) -> Path:
+        return self.folder / f"{name}.backups"
 
     def _seen(self, name: str) -> bytes | None:
         return self._read_file(self._seen_path(name), _MARK_BYTES)
