@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,8 @@ from kluis import compose, configuration, locating
 from kluis.addresses import is_loopback, split_address
 from kluis.configuration import line_of
 from kluis.errors import SettingsError
+from kluis.settings.mistakes import FORMS
+from kluis.settings.root import Configuration
 from tests.support.house import ANCHORS, CONFIGURATION, KEYRING
 
 TLS = CONFIGURATION.replace(
@@ -54,6 +58,132 @@ def test_more_than_one_mistake_is_counted(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         configuration.read(written(tmp_path, text))
     assert caught.value.next_step == "correct it; 2 more after this one"
+
+
+PKCS11 = 'kind = "pkcs11"\nmodule = "m"\nkey = "k"\n'
+TRANSIT = 'kind = "transit"\nkey = "k"\naddress = "https://vault.example"\n'
+KINDS = "awskms, passphrase, people, pkcs11, static, tang, tpm2 or transit"
+AUTHS = "approle, certificate, jwt, kubernetes or token"
+
+# an anchor, the line and the place under anchors.vault that are named, and the words
+
+WRONG = [
+    ("file = 'a'\n", 1, ".kind", f"this field is missing; it should be {KINDS}"),
+    ("kind = 'tpm'\n", 2, ".kind", f"'tpm' is no kind; it should be {KINDS}"),
+    ("kind = 'static'\nfile = 'a'\nenv = 'B'\n", 1, "", "exactly one of file, env and credential"),
+    ("kind = 'static'\nenv = 'a-b'\n", 3, ".env", "the name of a variable, like HSM_PIN"),
+    ("kind = 'tpm2'\ndomain = '/'\n", 3, ".domain", "it should be up to 64 letters, digits, "),
+    ("kind = 'tpm2'\nheal = 'never'\n", 3, ".heal", "it should be 'auto' or 'ask'"),
+    ("kind = 'tpm2'\nask_every_s = -1\n", 3, ".ask_every_s", "it should be greater than 0"),
+    ("kind = 'tpm2'\ntimeout_s = 'long'\n", 3, ".timeout_s", "it should be a number"),
+    (
+        "kind = 'tpm2'\npcr = [7]\n",
+        3,
+        ".pcr",
+        "no such field; there are ask_every_s, bank, device,",
+    ),
+    ("kind = 'tpm2'\npin = '1234'\n", 3, ".pin", "pin_credential, pin_env, pin_file"),
+    ("kind = 'tpm2'\npcrs = [7, 24]\n", 3, ".pcrs.1", "it should be less than or equal to 23"),
+    ("kind = 'tpm2'\npcrs = [-1]\n", 3, ".pcrs.0", "it should be greater than or equal to 0"),
+    ("kind = 'tpm2'\npcrs = ['7']\n", 3, ".pcrs.0", "it should be a whole number"),
+    ("kind = 'tpm2'\npcrs = 7\n", 3, ".pcrs", "it should be an array, in [ ]"),
+    ("kind = 'tpm2'\nbank = 'md5'\n", 3, ".bank", "it should be 'sha1', 'sha256', 'sha384' or"),
+    ("kind = 'tpm2'\npin_file = 'a'\npin_env = 'B'\n", 1, "", "at most one of pin_file, pin_env"),
+    ("kind = 'pkcs11'\n", 1, ".module", "this field is missing"),
+    (PKCS11 + "slot = 0\n", 1, "", "name one of pin_file, pin_env and pin_credential"),
+    (PKCS11 + "pin_file = 'p'\n", 1, "", "name the token by its label, or the slot by its number"),
+    (PKCS11 + "pin_file = 'p'\nslot = 0\ntoken = 't'\n", 1, "", "name the token by its label, or"),
+    (PKCS11 + "slot = '0'\n", 5, ".slot", "it should be a whole number"),
+    (PKCS11 + "mechanism = 'AES-CBC'\n", 5, ".mechanism", "it should be 'AES-GCM', 'RSA-OAEP' or"),
+    (PKCS11 + f"token = '{'t' * 33}'\n", 5, ".token", "it should have at most 32 characters"),
+    ("kind = 'awskms'\n", 1, ".key", "this field is missing"),
+    ("kind = 'awskms'\nkey = 'k'\nendpoint = 'http://a'\n", 1, "", "http:// is for loopback only"),
+    (
+        "kind = 'awskms'\nkey = 'k'\nregion = 'EU West'\n",
+        4,
+        ".region",
+        "a region like eu-central-1",
+    ),
+    ("kind = 'awskms'\nkey = 'k'\nendpoint = 'kms'\n", 4, ".endpoint", "a URL like https://"),
+    ("kind = 'awskms'\nkey = 'k'\nsecret_key = 'x'\n", 4, ".secret_key", "profile, region"),
+    (TRANSIT, 1, ".auth", "this field is missing"),
+    (TRANSIT + "auth = 'token'\n", 5, ".auth", "it should be a table"),
+    (TRANSIT + "auth = {}\n", 5, ".auth.kind", f"this field is missing; it should be {AUTHS}"),
+    (TRANSIT + "auth.kind = 'ldap'\n", 5, ".auth.kind", f"'ldap' is no kind; it should be {AUTHS}"),
+    (
+        TRANSIT + "auth = { kind = 'token' }\n",
+        5,
+        ".auth",
+        "exactly one of file, env and credential",
+    ),
+    (
+        TRANSIT + "auth = { kind = 'token', token = 'hvs.x' }\n",
+        *(5, ".auth.token", "there is no such field; there are credential, env, file, kind"),
+    ),
+    (
+        TRANSIT + "[anchors.vault.auth]\nkind = 'approle'\nfile = 'a'\n",
+        *(5, ".auth.role_id", "this field is missing"),
+    ),
+    (
+        TRANSIT + "[anchors.vault.auth]\nkind = 'jwt'\nfile = 'a'\nrole = 'r'\nmount = '/jwt'\n",
+        *(9, ".auth.mount", "a path like transit or team/transit, without / at its ends"),
+    ),
+    (
+        TRANSIT + "auth = { kind = 'certificate' }\n",
+        *(1, "", "auth by certificate needs certificate and certificate_key"),
+    ),
+    (
+        TRANSIT + "certificate = 'c'\nauth = { kind = 'token', file = 'a' }\n",
+        *(1, "", "name both certificate and certificate_key, or neither"),
+    ),
+    (
+        TRANSIT.replace("https", "http") + "auth = { kind = 'token', file = 'a' }\n",
+        *(1, "", "http:// is for loopback only"),
+    ),
+    (TRANSIT.replace("https://", ""), 4, ".address", "a URL like https://vault.example:8200"),
+    (TRANSIT + "namespace = 'a b'\n", 5, ".namespace", "it should be a path of letters, digits, "),
+    ("kind = 'tang'\n", 1, ".url", "this field is missing"),
+    ("kind = 'tang'\nurl = 'tang.example'\n", 3, ".url", "a URL like https://vault.example:8200"),
+    ("kind = 'tang'\nurl = 'http://a:99999'\n", 3, ".url", "its host or its port can't be"),
+    (
+        f"kind = 'tang'\nurl = 'http://a'\nthumbprint = '{'x' * 42}'\n",
+        *(4, ".thumbprint", "it should be the 43 characters of a SHA-256 thumbprint"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("anchor", "line", "place", "words"), WRONG, ids=[w[0] for w in WRONG])
+@pytest.mark.parametrize("name", ["vault", "token"])  # one is named as a kind
+def test_a_mistake_in_an_anchor_names_the_field_the_line_and_what_is_allowed(
+    name: str, anchor: str, line: int, place: str, words: str, tmp_path: Path
+) -> None:
+    text = f"[anchors.{name}]\n{anchor}".replace("anchors.vault", f"anchors.{name}")
+    with pytest.raises(SettingsError) as caught:
+        configuration.read(written(tmp_path, text))
+    assert caught.value.seen.startswith(f"kluis.toml line {line}, anchors.{name}{place}: ")
+    assert words in caught.value.seen
+    assert "\n" not in caught.value.seen
+
+
+def test_every_field_with_a_pattern_says_in_words_what_it_should_be() -> None:
+    assert set(patterned("", Configuration.model_json_schema())) == set(FORMS)
+
+
+def patterned(name: str, schema: Any) -> Iterator[str]:
+    """The fields of a schema that have a pattern, and the tables whose keys have one."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from patterned(name, part)
+    if not isinstance(schema, dict):
+        return
+    if "pattern" in schema:
+        yield name
+    if "patternProperties" in schema:
+        yield f"{name}[key]"
+    for key, part in schema.items():
+        of_a_field = key in ("properties", "$defs")
+        for inner, value in part.items() if of_a_field else [(name, part)]:
+            yield from patterned(inner, value)
 
 
 PLACES = """\

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
+
+LOOPBACK: Final = "localhost"
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Endpoint(NamedTuple):
+    """Where something is reached; equal for all the ways in which people write the same."""
+
+    host: str
+    port: int
+    path: str = ""
 
 
 def split_address(listen: str) -> tuple[str, int]:
@@ -26,3 +38,36 @@ def is_loopback(host: str) -> bool:
 def host_of(url: str) -> str:
     """The host in a URL; empty when there is none."""
     return urlsplit(url).hostname or ""
+
+
+def endpoint(url: str) -> Endpoint:
+    """Where a URL leads: without what makes no difference. Names are not resolved.
+
+    Every address of loopback is the same; so is a path with and without ``/v1`` and a slash at its
+    end. Raises ValueError.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        raise ValueError("its host or its port can't be") from None
+    if not parts.hostname:
+        raise ValueError("it has no host")
+    path = re.sub("/+", "/", parts.path).strip("/")
+    return Endpoint(canonical_host(parts.hostname), port, re.sub("(^|/)v1$", "", path))
+
+
+def canonical_host(host: str) -> str:
+    """A host in one form: names in small letters, addresses compressed, loopback by its name."""
+    name = host.lower().rstrip(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return LOOPBACK if mapped.is_loopback else str(mapped)
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether listening there is listening on every address of the machine."""
+    return canonical_host(host) in ("0.0.0.0", "::")  # noqa: S104 - it is only compared

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kluis.anchors import registry
-from kluis.anchors.base import Anchor
+from kluis.anchors.base import Anchor, Pace
 from kluis.anchors.sources import CredentialSource, EnvironmentSource, FileSource, Source
 from kluis.configuration import ConfigurationFile, read
 from kluis.keyring import policy, tree
@@ -15,14 +15,25 @@ from kluis.keyring.crypto import Argon2Cost
 from kluis.keyring.plan import Wanted, WantedClient
 from kluis.service.blueprint import Blueprint
 from kluis.service.house import House
-from kluis.settings import (
-    Configuration,
-    FacadeSettings,
+from kluis.settings.anchors import (
+    AnchorSettings,
+    AppRoleAuth,
+    AuthSettings,
+    CertificateAuth,
+    JwtAuth,
+    KubernetesAuth,
+    MachineSettings,
     PassphraseSettings,
     PeopleSettings,
+    PinSettings,
+    Pkcs11Settings,
     SourceSettings,
     StaticSettings,
+    TokenAuth,
+    Tpm2Settings,
+    TransitSettings,
 )
+from kluis.settings.root import Configuration, FacadeSettings
 from kluis.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
@@ -53,20 +64,70 @@ def draw(file: ConfigurationFile) -> Blueprint:
         wanted={name: _wanted(settings, name) for name in settings.keyrings},
         folders=folders,
         file=file.path,
+        audit=file.audit_path() if settings.keyrings else None,
     )
 
 
-def _anchor(
-    file: ConfigurationFile, name: str, anchor: StaticSettings | PassphraseSettings
-) -> Anchor:
-    options: dict[str, object] = {"source": _source(file, anchor), "deadline_s": anchor.timeout_s}
-    if isinstance(anchor, PassphraseSettings):
-        memory_kib = anchor.memory_mib * 1024
-        options["cost"] = Argon2Cost(memory_kib, anchor.iterations, anchor.lanes)
-    return registry.create(anchor.kind, name, **options)
+def _anchor(file: ConfigurationFile, name: str, settings: MachineSettings) -> Anchor:
+    anchor = registry.create(
+        settings.kind, name, **_options(file, settings), deadline_s=settings.timeout_s
+    )
+    anchor.heals = settings.heal == "auto"
+    if settings.ask_every_s is not None:
+        anchor.pace = Pace(settings.ask_every_s, max(settings.ask_every_s, anchor.pace.last_s))
+    return anchor
 
 
-def _source(file: ConfigurationFile, settings: SourceSettings) -> Source | None:
+_AS_THEY_ARE: Final[Mapping[str, set[str]]] = {
+    "awskms": {"key", "region", "endpoint", "profile"},
+    "passphrase": set(),
+    "pkcs11": {"token", "slot", "key", "mechanism"},
+    "static": set(),
+    "tang": {"url", "thumbprint"},
+    "tpm2": {"device", "pcrs", "bank"},
+    "transit": {"address", "key", "mount", "namespace"},
+}
+
+
+def _options(file: ConfigurationFile, settings: MachineSettings) -> dict[str, object]:
+    """What the class of an anchor's kind takes beside the name and the deadline."""
+    options: dict[str, object] = settings.model_dump(include=_AS_THEY_ARE[settings.kind])
+    if isinstance(settings, StaticSettings | PassphraseSettings):
+        options["source"] = _source(file, settings)
+    if isinstance(settings, PassphraseSettings):
+        memory_kib = settings.memory_mib * 1024
+        options["cost"] = Argon2Cost(memory_kib, settings.iterations, settings.lanes)
+    if isinstance(settings, Tpm2Settings | Pkcs11Settings):
+        options["pin"] = _source(file, settings.pin())
+    if isinstance(settings, Pkcs11Settings):
+        options["module"] = file.resolve(settings.module)
+    if isinstance(settings, TransitSettings):
+        options["auth"] = _auth(file, settings.auth)
+        for name in ("ca", "certificate", "certificate_key"):
+            path: Path | None = getattr(settings, name)
+            options[name] = None if path is None else file.resolve(path)
+    return options
+
+
+def _auth(file: ConfigurationFile, settings: AuthSettings) -> object:
+    from kluis.anchors import transit_auth as auth
+
+    if isinstance(settings, CertificateAuth):
+        return auth.Certificate(settings.role, settings.mount)
+    source: Any = _source(file, settings)  # the settings demand one
+    match settings:
+        case TokenAuth():
+            return auth.Token(source)
+        case AppRoleAuth():
+            return auth.AppRole(settings.role_id, source, settings.mount)
+        case JwtAuth() | KubernetesAuth():
+            shared = source.as_shared() if isinstance(source, FileSource) else source
+            return auth.Jwt(settings.role, shared, settings.mount)
+
+
+def _source(file: ConfigurationFile, settings: SourceSettings | None) -> Source | None:
+    if settings is None:
+        return None
     if settings.file is not None:
         return FileSource(file.resolve(settings.file))
     if settings.env is not None:
@@ -112,8 +173,17 @@ def house(file: ConfigurationFile, *, alone: bool, accept_rollback: bool, log: A
 
 def anchor_variables(file: ConfigurationFile) -> tuple[str, ...]:
     """The variables of the environment that hold anchors' secrets: not for a server to see."""
-    sources = (a for a in file.settings.anchors.values() if isinstance(a, SourceSettings))
+    sources = (source for a in file.settings.anchors.values() for source in _sources(a))
     return tuple(source.env for source in sources if source.env is not None)
+
+
+def _sources(settings: AnchorSettings) -> Iterator[SourceSettings]:
+    if isinstance(settings, SourceSettings):
+        yield settings
+    if isinstance(settings, PinSettings) and (pin := settings.pin()) is not None:
+        yield pin
+    if isinstance(settings, TransitSettings) and isinstance(settings.auth, SourceSettings):
+        yield settings.auth
 
 
 def facade(file: ConfigurationFile, house: House, private: Mapping[str, Caller]) -> Facade:
@@ -121,7 +191,8 @@ def facade(file: ConfigurationFile, house: House, private: Mapping[str, Caller])
     from kluis.facade.app import Facade
     from kluis.facade.audit import AuditLog
 
-    return Facade(house.guards, private, AuditLog(file.audit_path()), limits(file.settings.facade))
+    house.audit = AuditLog(file.audit_path())
+    return Facade(house.guards, private, house.audit, limits(file.settings.facade))
 
 
 def limits(facade: FacadeSettings | None) -> Limits:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +13,11 @@ from pydantic import ValidationError
 from kluis.errors import KluisError, PolicyError, SettingsError
 from kluis.keyring import policy
 from kluis.locating import CONTROL, socket_path
-from kluis.settings import ClientSettings, Configuration
+from kluis.settings import mistakes
+from kluis.settings.mistakes import Place
+from kluis.settings.root import ClientSettings, Configuration
 
 MAX_CONFIGURATION_BYTES: Final = 1024 * 1024
-
-Place = Sequence[str | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,36 +106,13 @@ def _text(path: Path) -> str:
 
 
 def _invalid(path: Path, text: str, error: ValidationError) -> SettingsError:
-    """The first mistake that pydantic found, in words that name no Python type."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = _place(first["loc"])
+    mistake = mistakes.first(error)
     more = error.error_count() - 1
     return SettingsError(
-        f"{_where(path, text, place)}: {_words(first['type'], first['msg'])}",
+        f"{_where(path, text, mistake.place)}: {mistake.words}",
         "kluis reads no file that it does not fully understand",
         "correct it" + (f"; {more} more after this one" if more else ""),
     )
-
-
-def _place(location: Place) -> Place:
-    """A pydantic location without the parts that name a member of a union, not of the file.
-
-    They stand after ``anchors.NAME`` and after ``facade.tls``; an anchor may be named as a kind.
-    """
-    parts = [part for part in location if part != "[key]"]
-    tagged = {"anchors": 2, "facade": 2}.get(str(parts[0])) if len(parts) > 2 else None
-    if tagged and (parts[0] == "anchors" or parts[1] == "tls"):
-        del parts[tagged]
-    return parts
-
-
-def _words(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "there is no such field"
-    if kind == "missing":
-        return "this field is missing"
-    text = message.removeprefix("Value error, ").replace("Input should", "it should")
-    return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _where(path: Path, text: str, place: Place) -> str:

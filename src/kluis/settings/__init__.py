@@ -1,0 +1,1 @@
+"""What kluis.toml may say, as types."""
