@@ -14,7 +14,7 @@ from kluis.anchors.pkcs11.anchor import Pkcs11Anchor
 from kluis.anchors.registry import KINDS
 from kluis.anchors.static import StaticAnchor
 from kluis.anchors.tang.anchor import TangAnchor
-from kluis.anchors.tpm2 import Tpm2Anchor
+from kluis.anchors.tpm2.anchor import Tpm2Anchor
 from kluis.anchors.transit import TransitAnchor
 from kluis.configuration import read
 

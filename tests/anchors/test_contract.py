@@ -5,27 +5,42 @@ from __future__ import annotations
 import asyncio
 import base64
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from kluis.anchors.awskms.anchor import AwsKmsAnchor
 from kluis.anchors.base import Anchor
 from kluis.anchors.passphrase import PassphraseAnchor
+from kluis.anchors.pkcs11.anchor import Pkcs11Anchor
 from kluis.anchors.sources import CredentialSource, EnvironmentSource, FileSource
 from kluis.anchors.static import StaticAnchor
+from kluis.anchors.tang.anchor import TangAnchor
+from kluis.anchors.tpm2.anchor import Tpm2Anchor
+from kluis.anchors.transit import TransitAnchor
 from kluis.errors import AnchorError, Damaged, Misconfigured, Missing, Refused, Unreachable
 from kluis.keyring.crypto import Argon2Cost
 from kluis.keyring.strict import JSON
 from kluis.secret import Secret
+from tests.anchors.conftest import Counterparts
+from tests.support.documented_anchor import documented_anchor, forget_key
 from tests.support.failing_anchor import FailingAnchor, Hanging, IsMissing
+from tests.support.moto import REGION, SECRET_ACCESS_KEY, moto, use_credentials
+from tests.support.softhsm import NSS_PIN, SoftHsm, make_aes, make_rsa, nss_token
+from tests.support.softhsm import Token as Hsm
+from tests.support.swtpm import shared_swtpm
+from tests.support.tang import shared_tang
+from tests.support.transit import delete_key_of, transit_server
 
 CONTEXT = b"kluis/1|00000000-0000-4000-8000-000000000000|1|/|kind"
 CLASSES = (Unreachable, Refused, Missing, Damaged, Misconfigured)
 CHEAP = Argon2Cost(memory_kib=64, iterations=1, lanes=1)
 KEY = bytes(range(1, 33))
 PASSPHRASE = "correct horse battery staple"
+HSM_PIN = "a long PIN 271828"
+SECRET_ID = "secret-id-of-the-contract-161803"
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class Ground:
 
     folder: Path
     environment: pytest.MonkeyPatch
+    counterparts: Counterparts
 
     def private(self, name: str, content: bytes) -> Path:
         path = self.folder / name
@@ -54,6 +70,8 @@ class Kind:
     make: Make
     lose: Lose
     secret: bytes = KEY
+    lost: type[AnchorError] = Missing
+    """What it says after the loss."""
 
 
 def _static_by_file(ground: Ground) -> Anchor:
@@ -82,6 +100,85 @@ def _passphrase_by_file(ground: Ground) -> Anchor:
     return PassphraseAnchor("vault-room", FileSource(path), CHEAP)
 
 
+def _aes_in_softhsm(ground: Ground) -> Anchor:
+    hsm = SoftHsm(ground.folder / "hsm", ground.environment).token("house", HSM_PIN)
+    with hsm.user() as session:
+        make_aes(session, ground.folder.name, b"1")
+    return _in_hsm(ground, hsm, "AES-GCM")
+
+
+def _rsa_in_softhsm(ground: Ground) -> Anchor:
+    hsm = SoftHsm(ground.folder / "hsm", ground.environment).token("house", HSM_PIN)
+    with hsm.user() as session:
+        make_rsa(session, ground.folder.name, b"1")
+    return _in_hsm(ground, hsm, "RSA-OAEP-SHA1")
+
+
+def _rsa_in_nss(ground: Ground) -> Anchor:
+    hsm = ground.counterparts.of(nss_token)
+    with hsm.user() as session:
+        make_rsa(session, ground.folder.name, ground.folder.name.encode())
+    return _in_hsm(ground, hsm, "RSA-OAEP")
+
+
+def _in_hsm(ground: Ground, hsm: Hsm, mechanism: str) -> Anchor:
+    return Pkcs11Anchor(
+        "hsm",
+        module=hsm.module,
+        token=hsm.label,
+        slot=None,
+        key=ground.folder.name,
+        pin=FileSource(ground.private("pin", hsm.pin.encode())),
+        mechanism=mechanism,
+    )
+
+
+def _lose_key_in_softhsm(ground: Ground, anchor: Anchor) -> None:
+    module = ground.folder / "hsm" / "tool.so"
+    Hsm(module, "house", 0, HSM_PIN, module).lose(ground.folder.name)
+
+
+def _lose_key_in_nss(ground: Ground, anchor: Anchor) -> None:
+    ground.counterparts.of(nss_token).lose(ground.folder.name)
+
+
+def _tang(ground: Ground) -> Anchor:
+    tang = ground.counterparts.of(shared_tang)
+    tang.fresh()
+    return TangAnchor("nas", url=tang.url, thumbprint=tang.thumbprint())
+
+
+def _lose_exchange_key(ground: Ground, anchor: Anchor) -> None:
+    ground.counterparts.of(shared_tang).delete_exchange_keys()
+
+
+def _tpm(ground: Ground) -> Anchor:
+    tpm = ground.counterparts.of(shared_swtpm)
+    tpm.start()
+    return Tpm2Anchor("house-tpm", device=tpm.device)
+
+
+def _tpm_with_pin_and_pcrs(ground: Ground) -> Anchor:
+    tpm = ground.counterparts.of(shared_swtpm)
+    tpm.start()
+    pin = FileSource(ground.private("pin", HSM_PIN.encode()))
+    return Tpm2Anchor("house-tpm", device=tpm.device, pcrs=(4, 7), pin=pin)
+
+
+def _stop_tpm(ground: Ground, anchor: Anchor) -> None:
+    ground.counterparts.of(shared_swtpm).stop()
+
+
+def _transit(ground: Ground) -> Anchor:
+    room = ground.counterparts.of(transit_server).room()
+    return room.anchor(room.by_this_secret_id(SECRET_ID))
+
+
+def _lose_key_in_transit(ground: Ground, anchor: Anchor) -> None:
+    assert isinstance(anchor, TransitAnchor)
+    delete_key_of(ground.counterparts.of(transit_server), anchor)
+
+
 def _lose_file(name: str) -> Lose:
     return lambda ground, anchor: (ground.folder / name).unlink()
 
@@ -100,14 +197,45 @@ def _unset(ground: Ground, anchor: Anchor) -> None:
     ground.environment.delenv("KLUIS_TEST_KEY")
 
 
+def _awskms(ground: Ground) -> Anchor:
+    use_credentials(ground.environment, ground.folder)
+    aws = ground.counterparts.of(moto)
+    return AwsKmsAnchor("cloud", key=aws.create_mortal_key(), region=REGION, endpoint=aws.endpoint)
+
+
+def _lose_key_in_kms(ground: Ground, anchor: Anchor) -> None:
+    assert isinstance(anchor, AwsKmsAnchor)
+    ground.counterparts.of(moto).delete_key(anchor._key)
+
+
 KINDS = (
     Kind("static-file", _static_by_file, _lose_file("anchor.key")),
     Kind("static-environment", _static_by_environment, _unset),
     Kind("static-credential", _static_by_credential, _lose_file("key")),
     Kind("passphrase-typed", _passphrase_typed, _forget, PASSPHRASE.encode()),
     Kind("passphrase-file", _passphrase_by_file, _lose_file("passphrase"), PASSPHRASE.encode()),
+    Kind("pkcs11-aes", _aes_in_softhsm, _lose_key_in_softhsm, HSM_PIN.encode()),
+    Kind("pkcs11-rsa-sha1", _rsa_in_softhsm, _lose_key_in_softhsm, HSM_PIN.encode()),
+    Kind("pkcs11-rsa", _rsa_in_nss, _lose_key_in_nss, NSS_PIN.encode()),
+    Kind("awskms", _awskms, _lose_key_in_kms, SECRET_ACCESS_KEY.encode()),
+    Kind("tpm2", _tpm, _stop_tpm, lost=Unreachable),
+    Kind("tpm2-pin-pcrs", _tpm_with_pin_and_pcrs, _lose_file("pin"), HSM_PIN.encode()),
+    Kind("tang", _tang, _lose_exchange_key),
+    Kind("transit", _transit, _lose_key_in_transit, SECRET_ID.encode()),
     Kind("failing", lambda ground: FailingAnchor(), _command_missing),
+    Kind("skeleton", documented_anchor, lambda _, anchor: forget_key(anchor)),
 )
+
+
+CALLS: Mapping[str, Callable[[Anchor], Coroutine[None, None, object]]] = {
+    "_seal": lambda anchor: anchor.seal(Secret.random(), CONTEXT),
+    "_open": lambda anchor: anchor.open({}, CONTEXT),
+    "_probe": lambda anchor: anchor.probe(),
+    "_knock": lambda anchor: anchor.knock(),
+    "_outdated": lambda anchor: anchor.outdated({}),
+    "_show": lambda anchor: anchor.show(),
+    "_create_key": lambda anchor: anchor.create_key(),
+}
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
@@ -117,8 +245,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture
-def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
-    return Ground(tmp_path, monkeypatch)
+def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counterparts: Counterparts) -> Ground:
+    return Ground(tmp_path, monkeypatch, counterparts)
 
 
 @pytest.fixture
@@ -201,14 +329,14 @@ def test_probe_says_whether_it_could_open(kind: Kind, ground: Ground, anchor: An
     asyncio.run(anchor.probe())
     sealed = seal(anchor, Secret.random())
     kind.lose(ground, anchor)
-    with pytest.raises(Missing):
+    with pytest.raises(kind.lost):
         asyncio.run(anchor.probe())
-    assert isinstance(refusal(anchor, sealed), Missing)
-    with pytest.raises(Missing):
+    assert isinstance(refusal(anchor, sealed), kind.lost)
+    with pytest.raises(kind.lost):
         seal(anchor, Secret.random())
 
 
-@pytest.mark.parametrize("call", ["_seal", "_open", "_probe"])
+@pytest.mark.parametrize("call", sorted(CALLS))
 def test_a_call_that_hangs_ends_by_its_deadline(
     anchor: Anchor, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,16 +345,11 @@ def test_a_call_that_hangs_ends_by_its_deadline(
 
     monkeypatch.setattr(anchor, call, hang)
     anchor.deadline_s = 0.02
-    calls = {
-        "_seal": lambda: anchor.seal(Secret.random(), CONTEXT),
-        "_open": lambda: anchor.open({}, CONTEXT),
-        "_probe": anchor.probe,
-    }
     with pytest.raises(Unreachable, match=r"no answer within 0\.02 s"):
-        asyncio.run(calls[call]())
+        asyncio.run(CALLS[call](anchor))
 
 
-@pytest.mark.parametrize("call", ["_seal", "_open", "_probe"])
+@pytest.mark.parametrize("call", sorted(CALLS))
 def test_a_foreign_exception_does_not_cross_nor_its_text(
     anchor: Anchor, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,13 +357,8 @@ def test_a_foreign_exception_does_not_cross_nor_its_text(
         raise KeyError("the secret is hunter2")
 
     monkeypatch.setattr(anchor, call, burst)
-    calls = {
-        "_seal": lambda: anchor.seal(Secret.random(), CONTEXT),
-        "_open": lambda: anchor.open({}, CONTEXT),
-        "_probe": anchor.probe,
-    }
     with pytest.raises(Misconfigured, match="unexpected KeyError") as caught:
-        asyncio.run(calls[call]())
+        asyncio.run(CALLS[call](anchor))
     assert "hunter2" not in shown(caught.value)
 
 

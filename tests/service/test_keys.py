@@ -512,7 +512,7 @@ def test_a_dismissed_client_holds_nothing_up(tmp_path: Path) -> None:
 
 def test_the_server_of_kluis_run_counts_as_a_client(tmp_path: Path) -> None:
     from kluis.facade.audit import members
-    from kluis.service.run import PRIVATE_CLIENT
+    from kluis.facade.clients import PRIVATE_CLIENT
 
     async def test(here: Here) -> None:
         assert here.inside.audit is not None

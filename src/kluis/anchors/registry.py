@@ -14,7 +14,7 @@ _CLASSES: Final = {
     "pkcs11": ("kluis.anchors.pkcs11.anchor", "Pkcs11Anchor"),
     "static": ("kluis.anchors.static", "StaticAnchor"),
     "tang": ("kluis.anchors.tang.anchor", "TangAnchor"),
-    "tpm2": ("kluis.anchors.tpm2", "Tpm2Anchor"),
+    "tpm2": ("kluis.anchors.tpm2.anchor", "Tpm2Anchor"),
     "transit": ("kluis.anchors.transit", "TransitAnchor"),
 }
 

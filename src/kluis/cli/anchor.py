@@ -63,13 +63,13 @@ def show(anchor: Anchor, config: Config = None, output: Format = terminal.Output
 
 
 def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each fact a line; of a list or a table, each member."""
+    """Each fact a line, and each of a table's."""
     for name, value in facts.items():
         shown = name.replace("_", " ")
         if isinstance(value, dict):
             yield from ((f"{shown} {inner}", text) for inner, text in _facts(value))
         elif isinstance(value, list):
-            yield from ((shown, str(member)) for member in value)
+            yield shown, ", ".join(map(str, value)) or "none"
         else:
             words = {True: "yes", False: "no", None: "unknown"}
             yield shown, words[value] if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""The ``tpm2`` anchor: the TPM of this machine."""
