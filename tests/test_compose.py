@@ -15,7 +15,7 @@ from kluis.anchors.registry import KINDS
 from kluis.anchors.static import StaticAnchor
 from kluis.anchors.tang.anchor import TangAnchor
 from kluis.anchors.tpm2.anchor import Tpm2Anchor
-from kluis.anchors.transit import TransitAnchor
+from kluis.anchors.transit.anchor import TransitAnchor
 from kluis.configuration import read
 
 THUMBPRINT = "A" * 43

@@ -110,7 +110,7 @@ def _options(file: ConfigurationFile, settings: MachineSettings) -> dict[str, ob
 
 
 def _auth(file: ConfigurationFile, settings: AuthSettings) -> object:
-    from kluis.anchors import transit_auth as auth
+    from kluis.anchors.transit import auth
 
     if isinstance(settings, CertificateAuth):
         return auth.Certificate(settings.role, settings.mount)

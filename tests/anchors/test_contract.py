@@ -19,7 +19,7 @@ from kluis.anchors.sources import CredentialSource, EnvironmentSource, FileSourc
 from kluis.anchors.static import StaticAnchor
 from kluis.anchors.tang.anchor import TangAnchor
 from kluis.anchors.tpm2.anchor import Tpm2Anchor
-from kluis.anchors.transit import TransitAnchor
+from kluis.anchors.transit.anchor import TransitAnchor
 from kluis.errors import AnchorError, Damaged, Misconfigured, Missing, Refused, Unreachable
 from kluis.keyring.crypto import Argon2Cost
 from kluis.keyring.strict import JSON

@@ -15,7 +15,7 @@ _CLASSES: Final = {
     "static": ("kluis.anchors.static", "StaticAnchor"),
     "tang": ("kluis.anchors.tang.anchor", "TangAnchor"),
     "tpm2": ("kluis.anchors.tpm2.anchor", "Tpm2Anchor"),
-    "transit": ("kluis.anchors.transit", "TransitAnchor"),
+    "transit": ("kluis.anchors.transit.anchor", "TransitAnchor"),
 }
 
 KINDS: Final = tuple(sorted(_CLASSES))

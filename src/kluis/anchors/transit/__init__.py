@@ -1,0 +1,1 @@
+"""The ``transit`` anchor: a key of another OpenBao, Vault or kluis."""
