@@ -64,6 +64,7 @@ def draw(file: ConfigurationFile) -> Blueprint:
         wanted={name: _wanted(settings, name) for name in settings.keyrings},
         folders=folders,
         file=file.path,
+        declared=settings.anchors,
         audit=file.audit_path() if settings.keyrings else None,
     )
 
@@ -171,10 +172,20 @@ def house(file: ConfigurationFile, *, alone: bool, accept_rollback: bool, log: A
     )
 
 
+_AWS_VARIABLES: Final = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+}
+
+
 def anchor_variables(file: ConfigurationFile) -> tuple[str, ...]:
     """The variables of the environment that hold anchors' secrets: not for a server to see."""
     sources = (source for a in file.settings.anchors.values() for source in _sources(a))
-    return tuple(source.env for source in sources if source.env is not None)
+    named = {source.env for source in sources if source.env is not None}
+    aws = any(anchor.kind == "awskms" for anchor in file.settings.anchors.values())
+    return tuple(sorted(named | (_AWS_VARIABLES if aws else set())))
 
 
 def _sources(settings: AnchorSettings) -> Iterator[SourceSettings]:
@@ -192,6 +203,12 @@ def facade(file: ConfigurationFile, house: House, private: Mapping[str, Caller])
     from kluis.facade.audit import AuditLog
 
     house.audit = AuditLog(file.audit_path())
+    house.runs = {
+        (keyring, key)
+        for caller in private.values()
+        for keyring, grant in caller.grants.items()
+        for key in grant.keys
+    }
     return Facade(house.guards, private, house.audit, limits(file.settings.facade))
 
 

@@ -38,6 +38,7 @@ KluisError                      what was seen, what it means, what to do next
 │   │   └── Changed             no for good: what the leaf was sealed to is another now
 │   ├── Missing                 the anchor's key is gone
 │   ├── Damaged                 the sealed bytes, or the secret they gave, are wrong
+│   │   └── NotSealed           the leaf was never sealed
 │   └── Misconfigured           the settings of the anchor can't work
 ├── Locked                      the keyring is not open in this process
 ├── CannotOpen                  no quorum could be had
@@ -243,6 +244,10 @@ class Damaged(AnchorError):
     """The sealed bytes, or the secret they gave, are wrong."""
 
     state = "damaged"
+
+
+class NotSealed(Damaged):
+    """The leaf was never sealed: its anchor was away."""
 
 
 class Misconfigured(AnchorError):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING, House, Service
+from tests.support.tang import Tang
 
 NAS = """
 [anchors.nas]
@@ -117,16 +118,19 @@ def events(service: Service, what: str) -> list[dict[str, Any]]:
 def test_a_leaf_that_was_away_at_the_apply_is_sealed_when_its_anchor_is_back(
     tmp_path: Path,
 ) -> None:
-    house = House(tmp_path / "house", CONFIGURATION.replace('heal = "ask"\n', ""))
-    house.make_key("nas.key")
-    house.apply()
-    key = house.make_key("nas.key")
-    with house.serve() as service:
+    tang = Tang(tmp_path / "tang")
+    with tang:
+        settings = f'kind = "tang"\nurl = "{tang.url}"\nthumbprint = "{tang.thumbprint()}"'
+    asked = 'kind = "static"\nfile = "nas.key"\nheal = "ask"'
+    house = House(tmp_path / "house", CONFIGURATION.replace(asked, settings))
+    away = house.apply()["keyrings"]["homelab"]["away"]
+    assert list(away) == ["nas"]
+    assert house.anchors()["nas"]["state"] == "damaged"
+    with tang, house.serve() as service:
         service.wait_logged('"event": "healed"')
         (healed,) = events(service, "healed")
         assert (healed["keyring"], healed["anchor"]) == ("homelab", "nas")
         assert healed["level"] == "warning"
-        assert key.hex() not in service.log
         metrics = house.metrics()
         assert 'kluis_heals_total{anchor="nas",keyring="homelab",outcome="healed"} 1.0' in metrics
         assert 'kluis_anchor_notice{anchor="nas",keyring="homelab"} 0.0' in metrics

@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.house import KLUIS, House
 
+pytestmark = pytest.mark.alone
+
 TARGET_S = 0.35
 HEAVY = {
     "aiohttp",

@@ -29,6 +29,8 @@ from kluis.demo.site import Held, Site
 from kluis.demo.view import Picture
 from kluis.servers.client import ServerClient
 
+pytestmark = pytest.mark.alone
+
 KLUIS = [sys.executable, "-P", "-m", "kluis"]
 KILLED, LOCKED = ACTS[0], ACTS[1]
 

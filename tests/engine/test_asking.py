@@ -64,11 +64,11 @@ def test_one_that_is_back_is_asked_at_once_however_long_its_rest() -> None:
 
 def test_one_that_is_there_and_refuses_is_asked_at_its_own_pace_only() -> None:
     async def refuse() -> None:
-        site = await make("a")
-        site.now(a=Refuses())
+        site = await make("a or b")
+        site.now(a=Refuses(), b=Down())
         site.anchor("a").pace = NEVER
         async with asked(site):
-            await until(lambda: site.anchor("a").calls["knock"] > 20)
+            await until(lambda: site.anchor("b").calls["knock"] > 20)
             assert asks(site, "a") == 1
 
     run(refuse())
@@ -93,18 +93,47 @@ def test_an_anchor_whose_knock_lies_is_asked_for_real_all_the_same() -> None:
 
 def test_one_that_comes_back_and_still_refuses_has_its_full_rest_again() -> None:
     async def come_back() -> None:
-        site = await make("a")
-        site.now(a=Down())
+        site = await make("a or b")
+        site.now(a=Down(), b=Down())
         site.anchor("a").pace = NEVER
         async with asked(site):
             await until(lambda: site.anchor("a").calls["knock"] > 3)
             site.now(a=Refuses())
             await until(lambda: asks(site, "a") == 2)
-            knocks = site.anchor("a").calls["knock"]
-            await until(lambda: site.anchor("a").calls["knock"] > knocks + 20)
+            knocks = site.anchor("b").calls["knock"]
+            await until(lambda: site.anchor("b").calls["knock"] > knocks + 20)
             assert asks(site, "a") == 2
 
     run(come_back())
+
+
+def test_one_that_refuses_has_its_growing_rest_though_nobody_answers_a_knock() -> None:
+    async def refuse() -> None:
+        site = await make("a or b")
+        site.now(a=Refuses(), b=Down())
+        site.anchor("a").pace = Pace(0.001, 3600.0)
+
+        async def nobody() -> None:
+            raise AssertionError  # becomes Misconfigured
+
+        site.anchor("a")._knock = nobody  # type: ignore[method-assign]
+        async with asked(site):
+            await until(lambda: site.anchor("b").calls["knock"] > 100)
+            assert asks(site, "a") < 12
+
+    run(refuse())
+
+
+def test_answers_that_contradict_each_other_are_asked_for_more_and_more_rarely() -> None:
+    async def contradict() -> None:
+        site = await make("a or b")
+        site.now(a=WrongAnswer(), b=Down())
+        site.anchor("a").pace = Pace(0.001, 3600.0)
+        async with asked(site):
+            await until(lambda: site.anchor("b").calls["knock"] > 100)
+            assert asks(site, "a") < 12
+
+    run(contradict())
 
 
 def test_one_that_hangs_holds_up_none_of_the_others() -> None:

@@ -17,6 +17,7 @@ from kluis.errors import (
     Damaged,
     ForeignShare,
     Misconfigured,
+    NotSealed,
     Refused,
     RepeatedShare,
     Unreachable,
@@ -339,7 +340,7 @@ def test_every_failure_is_kept_by_the_name_of_its_anchor() -> None:
             "down": Unreachable,
             "refuses": Refused,
             "odd": Misconfigured,
-            "unsealed": Damaged,
+            "unsealed": NotSealed,
             "undeclared": Misconfigured,
             "otherkind": Misconfigured,
         }

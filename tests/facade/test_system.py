@@ -123,6 +123,7 @@ NAMES = {
     "kluis_keyring_epoch",
     "kluis_keyring_revision",
     "kluis_anchor_ok",
+    "kluis_anchor_notice",
     "kluis_client_token_expiry_seconds",
 }
 

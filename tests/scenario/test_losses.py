@@ -24,6 +24,8 @@ from tests.engine.keyrings import NOW, token_of
 from tests.support.bao import wait_until
 from tests.support.places import NAMES, Place, places, toml
 
+pytestmark = pytest.mark.alone
+
 RULE: Final = "(tpm and hsm) or 2 of (cloud, east, nas and west, family)"
 FAMILY: Final = "family"
 ORDER: Final = (FAMILY, "hsm", "cloud", "nas", "tpm", "east", "west")

@@ -55,6 +55,10 @@ class Notice:
     means: str
     next_step: str
 
+    def says_as(self, other: Notice | None) -> bool:
+        """Whether the other one is about the same; what was seen may carry a time that runs."""
+        return other is not None and (self.means, self.next_step) == (other.means, other.next_step)
+
 
 class Anchor(ABC):
     """One anchor. Subclasses implement ``_seal``, ``_open`` and ``_probe``."""
@@ -91,6 +95,10 @@ class Anchor(ABC):
         A knock is no ask: it costs no money, no PIN try, shows no credential, and may be made
         twice a second for days.
         """
+        if self._threads.crowded:  # by earlier knocks, say: what is left is for real asks
+            raise Unreachable(
+                "many earlier calls hang", "it does not answer", "check that it runs and answers"
+            )
         await self._bounded(self._knock(), min(KNOCK_S, self.deadline_s))
 
     async def outdated(self, sealed: Mapping[str, JSON]) -> str:

@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,18 +22,20 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from kluis.anchors.names import Resolver, addresses
 from kluis.anchors.tls import fault_of, fault_of_handshake, refused
 from kluis.errors import AnchorError, Misconfigured, Unreachable
 
 MAX_ANSWER_BYTES: Final = 1 << 20
-MAX_RETRY_S: Final = 3600.0
+MAX_RETRY_S: Final = 60.0
+"""Whoever forges one answer must not silence an anchor for longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A status, and the bytes that came with it.
 
-    ``retry_after_s`` is what the server asked for by Retry-After, at most an hour; 0 when nothing.
+    ``retry_after_s`` is what the server asked for by Retry-After, at most a minute; 0 when nothing.
     """
 
     status: int
@@ -62,7 +65,7 @@ async def call(
     Misconfigured when what comes is not HTTP, or more than 1 MiB.
     """
     # Not force_close: the connector's own close waits until the connection is gone.
-    connector = aiohttp.TCPConnector(ssl=tls or True)
+    connector = aiohttp.TCPConnector(ssl=tls or True, resolver=Resolver())
     timeout = aiohttp.ClientTimeout(total=None)
     try:
         async with (
@@ -83,12 +86,24 @@ async def knock(url: str) -> None:
     """Returns when somebody listens at ``url``; not a byte is sent. Raises Unreachable."""
     place = URL(url)
     try:
-        _, writer = await asyncio.open_connection(place.host, place.port)
+        found = await addresses(place.host or "", place.port or 0)
+        writer = await _connected([address for _, address in found], place.port or 0)
     except OSError as error:
         raise _unreachable(url, error) from None
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
+
+
+async def _connected(found: list[str], port: int) -> asyncio.StreamWriter:
+    """A connection to the first address that takes one. Raises the last one's OSError."""
+    failure = OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+    for address in found:
+        try:
+            return (await asyncio.open_connection(address, port))[1]
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 async def _bounded(url: str, response: aiohttp.ClientResponse) -> bytes:
@@ -130,7 +145,7 @@ def _broken_off(error: Exception) -> bool:
 
 
 def _unreachable(url: str, error: Exception) -> Unreachable:
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
         return Unreachable(
             f"the name {URL(url).host} is not known",
             "the name is wrong, or the name server does not answer",

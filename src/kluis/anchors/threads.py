@@ -25,6 +25,12 @@ class Threads:
     def __init__(self, most: int = MOST_THREADS) -> None:
         self._most = most
         self._free = threading.BoundedSemaphore(most)
+        self._running: set[threading.Thread] = set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many calls hang that the rest is kept for those that matter."""
+        return len(self._running) > self._most // 2
 
     async def run(self, call: Callable[[], T]) -> T:
         """What ``call`` gives or raises. Raises Unreachable when too many calls hang already."""
@@ -36,10 +42,11 @@ class Threads:
             )
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         thread = threading.Thread(target=self._work, args=(call, answer), daemon=True)
+        self._running.add(thread)
         try:
             thread.start()
         except RuntimeError:
-            self._free.release()
+            self._end(thread)
             raise Unreachable(
                 "no thread could be started",
                 "this system allows the process no more of them, or no more locked memory",
@@ -53,9 +60,13 @@ class Threads:
             outcome = call()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
             outcome = error
-        self._free.release()
+        self._end(threading.current_thread())
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             answer.get_loop().call_soon_threadsafe(_settle, answer, outcome)
+
+    def _end(self, thread: threading.Thread) -> None:
+        self._running.discard(thread)
+        self._free.release()
 
 
 def _settle(answer: asyncio.Future[T], outcome: T | Exception) -> None:

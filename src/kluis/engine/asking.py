@@ -8,22 +8,30 @@ real at every turn all the same: a knock may say another thing than the anchor i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kluis.anchors.base import Anchor
-from kluis.engine.opening import Opening
+from kluis.engine.opening import Opening, wrong_answer
+from kluis.engine.survey import Finding
 from kluis.engine.turns import Turns
-from kluis.errors import AnchorError
+from kluis.errors import AnchorError, Missing, Unreachable
 from kluis.keyring import tree
 
 
 async def keep_asking(
-    opening: Opening, anchors: Mapping[str, Anchor], turns: Turns, knock_s: float
+    opening: Opening,
+    anchors: Mapping[str, Anchor],
+    turns: Turns,
+    knock_s: float,
+    tell: Callable[[str, Finding], None] = lambda _name, _finding: None,
 ) -> None:
-    """Ask until cancelled, or until no anchor is left that asking could make a difference for."""
+    """Ask until cancelled, or until no anchor is left that asking could make a difference for.
+
+    ``tell`` gets what was found of an anchor each time that it was asked.
+    """
     asked = [
-        _Asked(opening, path, leaf, anchor, turns, knock_s)
+        _Asked(opening, path, leaf, anchor, turns, knock_s, tell)
         for path, leaf, anchor in opening.askable(anchors)
     ]
     await asyncio.gather(*(one.keep_asking() for one in asked))
@@ -39,30 +47,34 @@ class _Asked:
     anchor: Anchor
     turns: Turns
     knock_s: float
+    tell: Callable[[str, Finding], None]
 
     async def keep_asking(self) -> None:
         while self.opening.opened is None:
             self.turns.asked(self.anchor)
             failure = await self.opening.ask_one(self.path, self.leaf, self.anchor)
+            self.tell(self.leaf.name, Finding(failure))
             if failure is None:
-                self.turns.answered(self.anchor)
                 await self._until_contradicted()
-            else:
-                there = await self._is_there()
-                self.turns.failed(self.anchor, failure, was_there=there)
-                await self._rest(there)
+                continue
+            away = isinstance(failure, Unreachable | Missing) and not await self._is_there()
+            self.turns.failed(self.anchor, failure, was_there=not away)
+            await (self._until_back() if away else self._until_its_turn())
 
-    async def _rest(self, there: bool) -> None:
-        """Until its next turn, or until it is back."""
+    async def _until_its_turn(self) -> None:
+        await asyncio.sleep(self.turns.wait_s(self.anchor))
+
+    async def _until_back(self) -> None:
+        """Until one that was away is there again; at the latest until its next turn."""
         while (wait_s := self.turns.wait_s(self.anchor)) > 0:
             await asyncio.sleep(min(wait_s, self.knock_s))
-            was_there, there = there, await self._is_there()
-            if there and not was_there:
+            if await self._is_there():
                 return
 
     async def _until_contradicted(self) -> None:
         """What answered is asked again only when the answers, though enough, open nothing."""
-        await asyncio.sleep(self.turns.wait_s(self.anchor))
+        self.turns.failed(self.anchor, wrong_answer(), was_there=True)
+        await self._until_its_turn()
         while not self.opening.contradicted:  # noqa: ASYNC110 - others make it so, at their pace
             await asyncio.sleep(self.knock_s)
 

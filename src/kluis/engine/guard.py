@@ -35,10 +35,14 @@ from kluis.store.base import Store
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How often a locked keyring knocks on its anchors, and an open one surveys them: seconds."""
+    """How often a locked keyring knocks on its anchors, and an open one surveys them: seconds.
+
+    A leaf that fails is healed when it failed in ``sure_after`` surveys in a row.
+    """
 
     knock_s: float = 0.5
     survey_s: float = 60.0
+    sure_after: int = 3
 
 
 class Guard:
@@ -126,6 +130,8 @@ class Guard:
             await self._keep_open()
         finally:
             self._opening.cancel()
+            if self.opened is None and self._opening.opened is not None:  # a fault came in between
+                self._begin(self.document)
 
     async def _keep_open(self) -> None:
         while True:
@@ -157,7 +163,12 @@ class Guard:
         return True
 
     async def _keep_asking(self) -> None:
-        await keep_asking(self._opening, self.anchors, self._turns, self._rhythm.knock_s)
+        await keep_asking(
+            self._opening, self.anchors, self._turns, self._rhythm.knock_s, self._asked
+        )
+
+    def _asked(self, name: str, finding: Finding) -> None:
+        self.health.tell({name: finding}, self.anchors)
 
     def wake(self) -> None:
         """Ask the anchors now."""
@@ -249,8 +260,7 @@ class Guard:
 
         Raises Locked when a person locked the keyring meanwhile: a change must not undo that.
         """
-        if self.held:
-            self.require_open()
+        self.require_open()
         self._store.save(opened.document, after=opened.document.revision - 1)
         self.health.written(self.document, opened.document)
         self.adopt(opened)
@@ -278,9 +288,8 @@ class Guard:
     async def _survey_and_heal(self, opened: Opened) -> None:
         found = await self.health.survey(opened, self.anchors, self._turns, at_once=False)
         self.health.tell(found, self.anchors)
-        if sick := self.health.due(found, self.anchors):
-            async with self._changing:
-                await self._heal_alone(sick)
+        if sick := self.health.due(found, self.anchors, self._rhythm.sure_after):
+            await self._heal_alone(sick)
 
     async def _heal_alone(self, names: Mapping[str, str]) -> None:
         try:
@@ -291,13 +300,15 @@ class Guard:
     async def heal(self, names: Mapping[str, str]) -> Healed:
         """Seal these leaves anew, and write that; ``names`` says why. Raises Locked or StoreError.
 
-        The caller holds ``changing``.
+        Nobody waits for the anchors: ``changing`` is held for the writing only. A document that
+        was written meanwhile is not undone: the store then raises Conflict.
         """
         for name in names:
             self.health.patience.tried(name)
         healed = await healing.heal(self.require_open(), names, self.anchors, now())
         if healed.opened is not None:
-            self.save(healed.opened)
+            async with self._changing:
+                self.save(healed.opened)
         self.health.tell_healed(healed.names, names)
         self.health.tell_not_healed(healed.failures)
         return healed

@@ -19,7 +19,7 @@ from kluis.errors import AnchorError
 from kluis.keyring import tree
 
 FIRST_REST_S: Final = 60.0
-LAST_REST_S: Final = 3600.0
+LAST_REST_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ async def heal(
 class Patience:
     """A leaf that falls sick again and again is not written anew every minute.
 
-    After every attempt the rest doubles, from a minute to an hour. An hour of health ends that.
+    After every attempt the rest doubles, from a minute to a day. Two days of health end that.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

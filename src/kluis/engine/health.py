@@ -34,6 +34,7 @@ class Health:
         self._keyring = keyring
         self._report = report
         self._told: dict[str, Finding] = {}
+        self._failed: Counter[str] = Counter()
 
     def forget(self) -> None:
         """It was locked: nothing is known any more."""
@@ -67,8 +68,12 @@ class Health:
         ) -> None:
             if anchor is not None:
                 turns.asked(anchor)
-            found[leaf.name] = await look_at(document, path, leaf, expected, anchor)
-            findings[leaf.name] = found[leaf.name]
+            finding = await look_at(document, path, leaf, expected, anchor)
+            if anchor is not None and finding.failure is not None:
+                turns.failed(anchor, finding.failure, was_there=True)
+            elif anchor is not None:
+                turns.answered(anchor)
+            found[leaf.name] = findings[leaf.name] = finding
 
         looks = []
         for path, leaf in tree.machine_leaves(document.tree):
@@ -95,17 +100,26 @@ class Health:
             if finding.state != before.state:
                 what = status.FAILS if finding.failure else status.WORKS_AGAIN
                 self._say(what, name, finding.seen)
-            if finding.notice is not None and finding.notice != before.notice:
+            if finding.notice is not None and not finding.notice.says_as(before.notice):
                 self._say(status.NOTICED, name, finding.notice.seen)
             if finding.ailment != before.ailment and finding.ailment and not heals(anchors, name):
                 self._say(status.ASKS, name, finding.ailment)
 
-    def due(self, found: Mapping[str, Finding], anchors: Mapping[str, Anchor]) -> dict[str, str]:
-        """The leaves that kluis may heal by itself now, and why they should be."""
+    def due(
+        self, found: Mapping[str, Finding], anchors: Mapping[str, Anchor], sure_after: int
+    ) -> dict[str, str]:
+        """The leaves that kluis may heal by itself now, and why they should be.
+
+        One that fails must have failed in so many surveys in a row: whoever puts a wrong stick in
+        for a minute shall not find the leaf sealed to it.
+        """
+        for name, finding in found.items():
+            self._failed[name] = self._failed[name] + 1 if finding.failure else 0
         return {
             name: finding.ailment
             for name, finding in found.items()
             if finding.ailment and heals(anchors, name) and self.patience.may_try(name)
+            if not finding.may_pass or self._failed[name] >= sure_after
         }
 
     def tell_healed(self, names: Collection[str], why: Mapping[str, str]) -> None:

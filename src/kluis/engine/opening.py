@@ -19,6 +19,7 @@ from kluis.errors import (
     DocumentError,
     ForeignShare,
     Misconfigured,
+    NotSealed,
     UsageError,
 )
 from kluis.keyring import body, paper, tree
@@ -100,22 +101,25 @@ class Opening:
 
         None when all have answered, or were cancelled, and it is not open.
         """
-        self.start(anchors)
-        while self.opened is None and (running := self._running()):
-            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        running = self.start(anchors)
+        while self.opened is None and running:  # only these: others may be asked again meanwhile
+            _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         return self.opened
 
-    def start(self, anchors: Mapping[str, Anchor]) -> None:
-        """Ask every machine anchor that is not being asked already, and wait for none."""
-        if self.opened is None:
-            for path, leaf, anchor in self.askable(anchors):
-                _ = self._start(path, leaf, anchor)
+    def start(self, anchors: Mapping[str, Anchor]) -> set[asyncio.Task[None]]:
+        """Ask every machine anchor that is not being asked already; the calls, waiting for none."""
+        if self.opened is not None:
+            return set()
+        return {self._start(*asked) for asked in self.askable(anchors)}
 
     async def ask_one(
         self, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor
     ) -> AnchorError | None:
         """Ask one anchor; its failure, if it failed. A call that runs already is waited for."""
-        await asyncio.wait({self._start(path, leaf, anchor)})
+        call = self._start(path, leaf, anchor)
+        await asyncio.wait({call})
+        if not call.cancelled():
+            call.result()  # a fault must not be taken for an answer
         return self.failures.get(leaf.name)
 
     def askable(
@@ -130,7 +134,7 @@ class Opening:
             try:
                 found.append((path, leaf, ready(leaf, anchor)[1]))
             except AnchorError as error:
-                self.failures[leaf.name] = error
+                self.failures[leaf.name] = bare(error)
                 self._quorum.fail(path)
         return found
 
@@ -150,14 +154,11 @@ class Opening:
         for call in calls.values():
             call.task.cancel()
 
-    def _running(self) -> list[asyncio.Task[None]]:
-        return [call.task for call in self._calls.values() if not call.task.done()]
-
     async def _ask_one(self, path: tree.Path, leaf: tree.AnchorLeaf, anchor: Anchor) -> None:
         try:
             secret = await open_leaf(self.document, path, leaf, anchor)
         except AnchorError as error:
-            self.failures[leaf.name] = error
+            self.failures[leaf.name] = bare(error)
             self._quorum.fail(path)
             return
         del self._calls[path]  # this call is over: opening cancels the others
@@ -252,12 +253,18 @@ def ready(leaf: tree.AnchorLeaf, anchor: Anchor | None) -> tuple[Sealed, Anchor]
     return leaf.sealed, anchor
 
 
-def not_sealed() -> Damaged:
+def bare(error: AnchorError) -> AnchorError:
+    """An error that is kept: without its traceback, whose frames hold secrets."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
+
+
+def not_sealed() -> NotSealed:
     """The failure of a leaf that was never sealed."""
-    return Damaged(
+    return NotSealed(
         "not sealed yet",
         "the anchor was away when the keyring was written",
-        "bring the anchor back: a running service then seals it, and so does kluis heal",
+        "bring it back: a running service then seals it, or kluis heal; a passphrase, kluis apply",
     )
 
 

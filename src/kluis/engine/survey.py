@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kluis.anchors.base import Anchor, Notice
-from kluis.engine.opening import ready, wrong_answer
-from kluis.errors import AnchorError, Changed, Damaged
+from kluis.engine.opening import bare, ready, wrong_answer
+from kluis.errors import AnchorError, Changed, Damaged, NotSealed
 from kluis.keyring import tree
 from kluis.keyring.document import Document
 from kluis.secret import Secret
@@ -40,6 +40,11 @@ class Finding:
             return self.failure.seen
         return "" if self.failure else self.outdated
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether it could be well again by itself: another key may be there for a while only."""
+        return self.failure is not None and not isinstance(self.failure, NotSealed)
+
 
 async def look_at(
     document: Document,
@@ -53,7 +58,7 @@ async def look_at(
         sealed, anchor = ready(leaf, anchor)
         secret = await anchor.open(sealed, document.context(path, leaf.kind))
     except AnchorError as error:
-        return Finding(error)
+        return Finding(bare(error))
     if secret != expected:
         return Finding(wrong_answer())
     try:

@@ -58,6 +58,9 @@ class Use:
         return replace(self, wrapped=version, wrapped_at=at)
 
 
+_PACKED: Final = re.compile(r"\.(xz|bz2|zst|lz4)$")
+
+
 class Usage:
     """Reads a log once, and what is added to it afterwards."""
 
@@ -77,6 +80,8 @@ class Usage:
 
     def read(self) -> None:
         """Read all there is; it may take long. Raises AuditError."""
+        if _unreadable_ones(self._path):
+            self.complete = False
         for path in _rotated(self._path):
             with _opened(path) as file:
                 for number, line in enumerate(_lines(path, file), 1):
@@ -114,6 +119,11 @@ class Usage:
         """What clients did with a key, by their names."""
         return self._uses.get((keyring, key), {})
 
+    def _forget(self) -> None:
+        """After a gap of clients is only known that they used the key."""
+        self.complete = False
+        self._uses = {key: dict.fromkeys(uses, Use()) for key, uses in self._uses.items()}
+
     def _take(self, path: Path, number: int, line: bytes) -> None:
         if number == 1:
             self._join(read_record(line))
@@ -139,17 +149,22 @@ class Usage:
         if begun and (record.seq, record.previous) == (head.seq + 1, head.digest):
             return
         if record.seq != 1:
-            self.complete = False
-            self._uses.clear()
+            self._forget()
         self._met = self._met or self._chain.met
         self._chain = Chain(self._expected)
+
+
+def _unreadable_ones(path: Path) -> bool:
+    """Whether the log was rotated into files that kluis can't unpack."""
+    beside = path.parent.glob(glob.escape(path.name) + "[.-]*")
+    return any(_PACKED.search(other.name) for other in beside)
 
 
 def _rotated(path: Path) -> list[Path]:
     """The files that a log was rotated into, oldest first: ``audit.jsonl.1``, ``…-20260102.gz``."""
     found: list[tuple[str, int, Path]] = []
     for other in path.parent.glob(glob.escape(path.name) + "[.-]*"):
-        if re.search(r"\.(xz|bz2|zst|lz4)$", other.name) or not other.is_file():
+        if _PACKED.search(other.name) or not other.is_file():
             continue  # a gap, then
         with _opened(other) as file:
             first = next(iter(_lines(other, file)), b"")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kluis.anchors.base import Anchor
@@ -23,3 +23,17 @@ class Blueprint:
     """The configuration itself, for whoever must tell it from another one."""
     audit: Path | None = None
     """Where the audit log lies."""
+    declared: Mapping[str, object] = field(default_factory=dict)
+    """What makes two anchors of a name the same one: their settings."""
+
+    def keeping(self, old: Blueprint) -> Blueprint:
+        """The same with the old anchors whose settings did not change.
+
+        They know what a new one would have to learn anew: tokens, PINs that were refused.
+        """
+        kept = {
+            name: old.anchors[name]
+            for name, settings in self.declared.items()
+            if name in old.anchors and old.declared.get(name) == settings
+        }
+        return replace(self, anchors={**self.anchors, **kept})

@@ -27,22 +27,21 @@ async def heal(house: House, args: Args) -> dict[str, JSON]:
         if named:
             guard.require_open()
         if guard.is_open:
-            healed[guard.name] = await _heal_one(house, guard, only, args.get("dry_run") is True)
+            healed[guard.name] = await _heal_one(guard, only, args.get("dry_run") is True)
     locked: list[JSON] = [guard.name for guard in guards if not guard.is_open]
     return {"keyrings": healed, "locked": locked}
 
 
-async def _heal_one(house: House, guard: Guard, only: set[str], dry_run: bool) -> JSON:
-    async with house.changing:
-        found = {
-            name: finding.ailment
-            for name, finding in (await guard.survey()).items()
-            if finding.ailment and (not only or name in only)
-        }
-        shown: dict[str, JSON] = {**dict(sorted(found.items()))}
-        if dry_run or not found:
-            return {"found": shown, "healed": [], "failed": {}, "revision": guard.document.revision}
-        done = await guard.heal(found)
+async def _heal_one(guard: Guard, only: set[str], dry_run: bool) -> JSON:
+    found = {
+        name: finding.ailment
+        for name, finding in (await guard.survey()).items()
+        if finding.ailment and (not only or name in only)
+    }
+    shown: dict[str, JSON] = {**dict(sorted(found.items()))}
+    if dry_run or not found:
+        return {"found": shown, "healed": [], "failed": {}, "revision": guard.document.revision}
+    done = await guard.heal(found)
     return {
         "found": shown,
         "healed": [*done.names],

@@ -49,6 +49,8 @@ class House:
         self._hold(self.blueprint)
         self.guards: dict[str, Guard] = {}
         self.changing = asyncio.Lock()
+        self.runs: set[tuple[str, str]] = set()
+        """Keyring and key of the server that this process started, if it did."""
         self.serving = False
         self.audit: AuditLog | None = None
         """The facade's, while one serves: nobody else may write to that log."""
@@ -114,10 +116,11 @@ class House:
         blueprint = self._draw()
         self._refuse_moves(blueprint)
         self._hold(blueprint)
-        self.blueprint = blueprint
+        self.blueprint = blueprint.keeping(self.blueprint)
         for guard in self.guards.values():
             guard.anchors = self.blueprint.anchors
-            guard.wake()
+            if not guard.is_open:
+                guard.wake()
 
     def _refuse_moves(self, blueprint: Blueprint) -> None:
         for name in self.guards:

@@ -104,7 +104,9 @@ async def key_retire(house: House, args: Args) -> dict[str, JSON]:
         async with usage_of(house) as usage:
             backups = house.blueprint.stores[guard.name].load_backups(guard.name).of(name)
             uses = usage.of(guard.name, name)
-            weighed = weigh(guard.document, name, before, uses, backups)
+            weighed = weigh(
+                guard.document, name, before, uses, backups, runs=(guard.name, name) in house.runs
+            )
             refusal = weighed.refusal(accept_unknown=args.get("accept_unknown") is True)
             if changes and refusal is not None:
                 raise refusal

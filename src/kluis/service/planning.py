@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kluis.engine.guard import Guard
 from kluis.errors import AnchorError, Locked, Unreachable, UsageError
 from kluis.keyring import plan as plans
 from kluis.keyring import tree
 from kluis.keyring.crypto import sha256
+from kluis.keyring.document import Document
 from kluis.keyring.plan import Plan, PolicyChange, Wanted
 from kluis.service.blueprint import Blueprint
 from kluis.service.house import House
@@ -27,17 +28,41 @@ class Drawn:
     plans: dict[str, Plan] = field(default_factory=dict)
     notes: dict[str, AnchorError] = field(default_factory=dict)
     passphrases: set[str] = field(default_factory=set)
-    rests: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Id and revision of every document that the plans start from."""
+    rests: dict[str, str] = field(default_factory=dict)
+    """What the plans start from, of every document that there is; see ``_rest``."""
 
     @property
     def digest(self) -> str:
-        """Changes when the wish, a document, or the plan does: what was shown is what is done."""
+        """Changes when the wish, a document, or the plan does: what was shown is what is done.
+
+        But for leaves that are sealed anew: the service may have healed them meanwhile.
+        """
         drawn = [
-            [name, self.rests.get(name), repr(self.blueprint.wanted[name]), repr(plan)]
+            [
+                name,
+                self.rests.get(name),
+                repr(self.blueprint.wanted[name]),
+                repr(_but_healing(plan)),
+            ]
             for name, plan in sorted(self.plans.items())
         ]
         return sha256(json.dumps(drawn).encode()).hex()
+
+
+def _rest(document: Document) -> str:
+    """All of a document but what healing changes: the revision, the sealed bytes, the body."""
+    leaves = [
+        (path, leaf.name, leaf.kind if isinstance(leaf, tree.AnchorLeaf) else repr(leaf))
+        for path, leaf in tree.leaves(document.tree)
+    ]
+    return repr(
+        (document.id, document.epoch, document.opens, leaves, document.keys, document.clients)
+    )
+
+
+def _but_healing(plan: Plan) -> str:
+    steps = plan.steps[: len(plan.steps) - len(plan.heal)]  # those of healing come last
+    return repr(replace(plan, heal=(), steps=steps))
 
 
 async def draw(house: House, reissue: tuple[str, ...], replace: tuple[str, ...]) -> Drawn:
@@ -61,7 +86,7 @@ async def draw(house: House, reissue: tuple[str, ...], replace: tuple[str, ...])
             drawn.plans[name] = plans.make(None, wanted)
             await _check_new(drawn.blueprint, wanted.leaves)
         else:
-            drawn.rests[name] = guard.document.id, guard.document.revision
+            drawn.rests[name] = _rest(guard.document)
             drawn.plans[name] = await _plan_for(guard, wanted, replaced, drawn)
         drawn.passphrases |= _passphrases_for(drawn.blueprint, guard, wanted, drawn.plans[name])
     return drawn

@@ -107,10 +107,16 @@ def weigh(
     before: int,
     uses: Mapping[str, Use],
     backups: tuple[Backup, ...],
+    *,
+    runs: bool,
 ) -> Weighed:
-    """What retiring would meet. Only clients count that may use the key, and kluis run's own."""
+    """What retiring would meet. Only clients count that may use the key.
+
+    ``runs``: this process started a server with it, which no configuration names.
+    """
     clients = {name for name, client in document.clients.items() if key in client.keys}
-    clients |= uses.keys() & {PRIVATE_CLIENT}
+    if runs or PRIVATE_CLIENT in uses:
+        clients.add(PRIVATE_CLIENT)
     return Weighed(
         f"{document.name}/{key}",
         before,

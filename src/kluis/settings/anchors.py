@@ -53,7 +53,7 @@ class MachineSettings(AnchorBase):
 
     kind: str
     timeout_s: Seconds = 10.0
-    ask_every_s: Seconds | None = None
+    ask_every_s: Annotated[float, Field(ge=0.5, le=86_400)] | None = None
     heal: Literal["auto", "ask"] = "auto"
 
 

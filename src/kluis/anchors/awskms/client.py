@@ -28,6 +28,7 @@ from kluis.anchors.awskms.errors import FAILURES, failed, no_region, not_prepare
 from kluis.anchors.awskms.keys import Key
 from kluis.anchors.awskms.models import is_known_region, models
 from kluis.anchors.http import MAX_ANSWER_BYTES
+from kluis.anchors.names import Resolver
 from kluis.errors import Misconfigured
 
 _PATIENCE: Final = 0.9
@@ -173,6 +174,7 @@ def _limits(deadline_s: float) -> AioConfig:
         read_timeout=_PATIENCE * deadline_s,
         retries={"mode": "standard", "total_max_attempts": 1},
         http_session_cls=_BoundedHttp,
+        connector_args={"resolver": Resolver()},
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from kluis.errors import Unreachable
+from kluis.errors import Refused, Unreachable
 
 FIXED: Final = 0x100
 VARIABLE: Final = 0x200
@@ -85,6 +85,16 @@ class State:
         """Raises Unreachable while it is locked."""
         if self.is_locked:
             raise self.lockout()
+
+    def refuse_last_try(self) -> None:
+        """Raises Refused when one more wrong PIN would lock it, for all its users."""
+        if 0 < self.most_tries - 1 <= self.wrong_tries and not self.is_locked:
+            raise Refused(
+                f"the TPM locks at the next wrong PIN: it counts {self.wrong_tries} wrong tries",
+                "somebody, or kluis before its restart, entered wrong PINs; the last is not taken",
+                f"see that the PIN is right; it forgives one try each {self.forgives_after_s} s, or"
+                " tpm2_dictionarylockout --clear-lockout",
+            )
 
     def lockout(self) -> Unreachable:
         """The error of a TPM that is locked. Unreachable, for time alone heals it."""

@@ -127,6 +127,8 @@ class Talk:
             # here, where one call at a time gets to: of many at once only one tries a wrong PIN
             if (leaf.private, auth) in REFUSED:
                 raise WrongPin(counted=False)
+            if leaf.guard.pin:
+                self.state().refuse_last_try()
             with (
                 self._loader.sealed_object(key, leaf) as sealed,
                 self._way_past(leaf.guard, key) as session,
