@@ -1,9 +1,10 @@
 # Every target sets up what it needs. PYTHON=… picks the interpreter that .venv is made with.
 BIN := .venv/bin
+MINUTES := 10
 TESTED := pyproject.toml requirements/dev.lock $(shell find src tests -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test machine check lint format bench lock clean
+.PHONY: help setup demo dev test machine check lint format bench soak lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +40,9 @@ format: dev ## repair what ruff can repair
 bench: machine .venv/bench.stamp ## kluis beside a stock OpenBao; results in bench/results
 	@scripts/needs.sh bench
 	@$(BIN)/python -m bench
+
+soak: machine dev ## MINUTES=10 of lost and hung anchors, while a server restarts; SEED=…
+	@$(BIN)/python -m tests.scenario.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lock: ## write the lock files anew; UPGRADE=1 moves to the newest versions
 	@scripts/lock.sh

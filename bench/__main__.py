@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import memory, report, restart, status, storm, throughput, unlock
+from bench import anchors, memory, quorum, report, restart, status, storm, throughput, unlock
 from bench.processes import BenchFailed, end_on_sigterm
 from bench.results import DIRECTORY, Result, markdown, tables, target_heading, target_row
 from bench.scale import FULL, QUICK, Scale, say
@@ -26,6 +26,8 @@ BENCHMARKS: dict[str, Callable[[Scale], Result]] = {
     "storm": storm.run,
     "memory": memory.run,
     "status": status.run,
+    "anchors": anchors.run,
+    "quorum": quorum.run,
 }
 
 

@@ -19,18 +19,33 @@ DOCUMENT: Final = DIRECTORY.parent.parent / "docs" / "PERFORMANCE.md"
 _BLOCK: Final = re.compile(r"(<!-- bench:([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ABSENT: Final = "Not measured yet: `make bench` does."
 
+Found = dict[str, tuple[Result, dict[str, object]]]
+"""Each result by its name, and the whole of its file."""
+
 
 def render(results: Path, document: Path = DOCUMENT) -> None:
     """Draw the pictures, and fill in every marked block. Raises BenchFailed."""
-    found = {path.stem: Result.read(path) for path in sorted(results.glob("*.json"))}
-    text = document.read_text(encoding="utf-8")
-    blocks = _blocks(found)
-    filled = _BLOCK.sub(lambda m: f"{m[1]}{blocks.get(m[2], _ABSENT)}\n{m[3]}", text)
-    document.write_text(filled, encoding="utf-8")
+    found = _read(results)
+    document.write_text(_filled(document, found), encoding="utf-8")
     pictures.draw({name: result for name, (result, _) in found.items()}, document.parent / "images")
 
 
-def _blocks(found: dict[str, tuple[Result, dict[str, object]]]) -> dict[str, str]:
+def filled(results: Path, document: Path = DOCUMENT) -> str:
+    """The document as ``render`` would write it."""
+    return _filled(document, _read(results))
+
+
+def _read(results: Path) -> Found:
+    return {path.stem: Result.read(path) for path in sorted(results.glob("*.json"))}
+
+
+def _filled(document: Path, found: Found) -> str:
+    blocks = _blocks(found)
+    text = document.read_text(encoding="utf-8")
+    return _BLOCK.sub(lambda m: f"{m[1]}{blocks.get(m[2], _ABSENT)}\n{m[3]}", text)
+
+
+def _blocks(found: Found) -> dict[str, str]:
     """The text of each block, by its name: one for each result, and two about all of them."""
     blocks = {name: markdown(tables(result)) for name, (result, _) in found.items()}
     if found:

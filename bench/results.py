@@ -93,6 +93,8 @@ class Result:
     ratios: tuple[Ratio, ...] = ()
     targets: tuple[Target, ...] = ()
     conditions: Mapping[str, str | int | float] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    """Where given, each series is named ``thing: column``, and a thing has one row for them."""
 
     def write(self, folder: Path, *, quick: bool) -> None:
         """Write ``<name>.json``."""
@@ -104,6 +106,7 @@ class Result:
             "quick": quick,
             "machine": describe(),
             "conditions": dict(self.conditions),
+            "columns": list(self.columns),
             "targets": [asdict(target) | {"met": target.met} for target in self.targets],
             "ratios": [asdict(ratio) for ratio in self.ratios],
             "series": [one.as_json() for one in self.series],
@@ -127,6 +130,7 @@ class Result:
                 for t in value["targets"]
             ),
             conditions=value["conditions"],
+            columns=tuple(value.get("columns", ())),
         )
         return result, value
 
@@ -134,14 +138,34 @@ class Result:
 def tables(result: Result) -> list[tuple[str, ...] | str]:
     """A result as rows of Markdown tables: series, ratios, targets; a text is a line between."""
     rows: list[tuple[str, ...] | str] = []
-    rows.append(("measured", "unit", "median", "middle half", "rounds"))
-    rows += [(one.what, one.unit, *_cells(one.spread)) for one in result.series]
+    if result.columns:
+        rows += _grid(result)
+    else:
+        rows.append(("measured", "unit", "median", "middle half", "rounds"))
+        rows += [(one.what, one.unit, *_cells(one.spread)) for one in result.series]
     if result.ratios:
         rows += ["", ("ratio of adjacent pairs", "", "median", "middle half", "rounds")]
         rows += [(ratio.what, "×", *_cells(ratio.spread)) for ratio in result.ratios]
     if result.targets:
         rows += ["", target_heading(), *map(target_row, result.targets)]
     return rows
+
+
+def _grid(result: Result) -> list[tuple[str, ...]]:
+    """One row for each thing: in every column the median, and the middle half in brackets."""
+    found = {tuple(one.what.split(": ", 1)): one for one in result.series}
+    rows = [("measured", "unit", *result.columns, "rounds")]
+    for thing in dict.fromkeys(thing for thing, _ in found):
+        series = [found[thing, column] for column in result.columns]
+        rounds = dict.fromkeys(str(len(one.samples)) for one in series)
+        cells = (_cell(one.spread) for one in series)
+        rows.append((thing, series[0].unit, *cells, ", ".join(rounds)))
+    return rows
+
+
+def _cell(spread: Spread) -> str:
+    median, half, _ = _cells(spread)
+    return f"{median} ({half})" if half else median
 
 
 def target_heading() -> tuple[str, ...]:

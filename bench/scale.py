@@ -19,6 +19,8 @@ class Scale:
     storm_connections: int
     memory_requests: int
     status_rounds: int
+    openings: int
+    first_openings: int
 
 
 FULL: Final = Scale(
@@ -31,6 +33,8 @@ FULL: Final = Scale(
     storm_connections=10_000,
     memory_requests=100_000,
     status_rounds=10,
+    openings=100,
+    first_openings=10,
 )
 QUICK: Final = Scale(
     quick=True,
@@ -42,6 +46,8 @@ QUICK: Final = Scale(
     storm_connections=500,
     memory_requests=5_000,
     status_rounds=3,
+    openings=5,
+    first_openings=1,
 )
 
 
