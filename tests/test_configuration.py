@@ -74,7 +74,7 @@ WRONG = [
     ("kind = 'static'\nenv = 'a-b'\n", 3, ".env", "the name of a variable, like HSM_PIN"),
     ("kind = 'tpm2'\ndomain = '/'\n", 3, ".domain", "it should be up to 64 letters, digits, "),
     ("kind = 'tpm2'\nheal = 'never'\n", 3, ".heal", "it should be 'auto' or 'ask'"),
-    ("kind = 'tpm2'\nask_every_s = -1\n", 3, ".ask_every_s", "it should be greater than 0"),
+    ("kind = 'tpm2'\nask_every_s = -1\n", 3, ".ask_every_s", "it should be greater than or equal"),
     ("kind = 'tpm2'\ntimeout_s = 'long'\n", 3, ".timeout_s", "it should be a number"),
     (
         "kind = 'tpm2'\npcr = [7]\n",

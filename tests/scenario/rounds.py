@@ -136,26 +136,27 @@ class Soak:
                 self.guarded.restart_server(ending)
             self._pass(pause_s)
         gone = str(self.weather)
-        took_s = self._back_after_flapping(random)
+        came_back = self._back_after_flapping(random)
         changes = self.weather.changes - changes
         self.weather.clear_up()
         self.course.changes = self.weather.changes
-        self._tell(
-            f"{changes} changes, then {gone} gone: active in {took_s:.2f} s; {self.vitals.rest()}"
-        )
+        self._tell(f"{changes} changes, then {gone} gone: {came_back}; {self.vitals.rest()}")
 
-    def _back_after_flapping(self, random: Random) -> float:
-        """Seconds from the moment that enough is there; where it is not, places come back first."""
+    def _back_after_flapping(self, random: Random) -> str:
+        """How long it took from the moment that enough is there; if it is not, places come back."""
         back = sorted(set(NAMES) - self.weather.present())
         random.shuffle(back)
+        last = "flapping"
         while not trust.opens_with(self._rule, self.weather.present()):
-            self.weather.bring_back(back.pop())
+            self.weather.bring_back(last := back.pop())
         began = time.monotonic()
-        self.guarded.wait_active(DEADLINE_S)
         self.guarded.wait_open(DEADLINE_S)
-        self.course.flapped_s.append(took_s := time.monotonic() - began)
+        open_s = time.monotonic() - began
+        self.guarded.wait_active(DEADLINE_S)
+        self.course.flapped_open_s.append(open_s)
+        self.course.flapped_s.append(active_s := time.monotonic() - began)
         self.guarded.read_back()
-        return took_s
+        return f"after {last} open in {open_s:.2f} s, active in {active_s:.2f} s"
 
     def _relock(self, *, kill: bool) -> None:
         if kill:

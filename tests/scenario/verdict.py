@@ -20,15 +20,16 @@ WARM_UP_PART: Final = 0.3
 class Course:
     """What happened: seconds of every come-back by its kind, and refusals that were right.
 
-    *flapped*: from the moment that enough places were there after all the flapping, 0 when it was
-    active already; *restarted*: from the server's start; *waited*: of a sealed server, from the
-    place that made it enough, to the open keyring and to the active server; *paper*: from the start
-    of the command that took the last share.
+    *flapped*: from the moment that enough places were there after all the flapping, to the open
+    keyring and to the active server, 0 when that was so already; *restarted*: from the server's
+    start; *waited*: of a sealed server, from the place that made it enough, to the open keyring and
+    to the active server; *paper*: from the start of the command that took the last share.
     """
 
     rounds: int = 0
     changes: int = 0
     rotations: int = 0
+    flapped_open_s: list[float] = field(default_factory=list)
     flapped_s: list[float] = field(default_factory=list)
     restarted_s: list[float] = field(default_factory=list)
     waited_open_s: list[float] = field(default_factory=list)
@@ -163,6 +164,7 @@ class Summary:
                 ("server waits: last place back to keyring open", course.waited_open_s),
                 ("server waits: last place back to active", course.waited_active_s),
                 ("server waits: start of kluis unlock to active", course.paper_s),
+                ("after flapping: enough is there to keyring open", course.flapped_open_s),
                 ("after flapping: enough is there to active", course.flapped_s),
             )
             if times
@@ -170,6 +172,7 @@ class Summary:
         series += [
             Series(what, unit, (float(value),))
             for what, unit, value in (
+                ("longest of all come-backs", "s", round(max(course.come_backs_s), 3)),
                 ("rounds", "", course.rounds),
                 ("changes of a place", "", course.changes),
                 ("come-backs", "", len(course.come_backs_s)),
