@@ -72,20 +72,20 @@ class Soak:
     def run(self, minutes: float) -> Summary:
         """Round after round, until the time is over. Raises SoakFailed."""
         with self._explained():
-            self.guarded.warm_up(int(minutes * WARM_UPS))
+            self.guarded.warm_up(warm_ups := int(minutes * WARM_UPS))
             self._began = time.monotonic()
             self._tell(f"warmed up: {self.vitals.rest()}")
             while (elapsed_s := time.monotonic() - self._began) < minutes * 60:
                 self._round(rough=elapsed_s > minutes * 30)
             self.guarded.house.text("verify", "homelab")
             evidence.check(self.guarded, self._known)
-            return self._judged(elapsed_s)
+            return self._judged(elapsed_s, warm_ups)
 
     def expect(self, rule: policy.Policy) -> None:
         """Take this for the keyring's rule, so that a test sees what is found then."""
         self._rule = rule
 
-    def _judged(self, seconds: float) -> Summary:
+    def _judged(self, seconds: float, warm_ups: int) -> Summary:
         memory, counts = Memory.of(self.vitals.lives), evidence.counted(self.guarded)
         assert not memory.leaks(), f"kluis grows: {'; '.join(memory.leaks())}"
         return Summary(
@@ -94,7 +94,7 @@ class Soak:
             self.course,
             memory,
             kluis_processes=len(self.guarded.services),
-            openings=counts["opened"],
+            openings=counts["opened"] - warm_ups,
             heals=counts["healed"],
             server_gave_up=self.guarded.crashes,
         )
