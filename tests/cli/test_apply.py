@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.bao import Answer
-from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING, KLUIS, House, Terminal, one_error
+from tests.support.house import (
+    ANCHORS,
+    CLIENT,
+    FACADE,
+    KEYRING,
+    KLUIS,
+    House,
+    Terminal,
+    answers,
+    one_error,
+)
 
 NAS = '\n[anchors.nas]\nkind = "static"\nfile = "nas.key"\n'
 SECOND_KEY = '\n[keyrings.homelab.keys.colossus]\nkind = "transit"\n'
@@ -160,7 +170,9 @@ def test_an_anchor_that_is_away_is_sealed_by_a_later_apply(
     assert (done["epoch"], list(done["away"])) == (2, ["nas"])
     assert house.anchors()["nas"]["seen"].endswith("not sealed yet")
     (house.folder / "away.key").rename(house.folder / "nas.key")
-    assert house.apply()["keyrings"]["homelab"]["steps"] == ["seal the leaf of nas anew"]
+    steps = house.apply()["keyrings"]["homelab"]["steps"]
+    healed = answers(house) and steps == []  # by the service, which knocks twice a second
+    assert healed or steps == ["seal the leaf of nas anew"]
     assert house.anchors()["nas"]["state"] == "ok"
 
 
