@@ -15,6 +15,7 @@ from bench.certificates import Certificates
 from bench.polling import Health, moment_of
 from bench.processes import Program, free_port
 from kluis.servers.http import Answer, HttpApi
+from kluis.servers.tls import ServerTls
 
 # All that a seal's token needs, so that it can do without the policy named "default". That one is
 # a template which OpenBao fills in anew for every request: with it OpenBao would look slower.
@@ -117,7 +118,7 @@ class OpenBao:
     async def _call(
         self, method: str, path: str, body: Mapping[str, object] | None, token: str
     ) -> Answer:
-        api = HttpApi(self.address, self.ca_file, True, 60.0)
+        api = HttpApi(self.address, ServerTls(self.ca_file), 60.0)
         api.open()
         try:
             return await api.call(method, path, body, token=token)

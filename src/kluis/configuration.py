@@ -72,6 +72,7 @@ def read(path: Path) -> ConfigurationFile:
     file = ConfigurationFile(path.absolute(), text, settings)
     _check_rules(file)
     _check_clients(file)
+    _check_servers(file)
     return file
 
 
@@ -193,3 +194,28 @@ def _check_certificate(file: ConfigurationFile, name: str, client: ClientSetting
                 "add client_ca to facade.tls, or leave certificate_san out",
             ),
         )
+
+
+def _check_servers(file: ConfigurationFile) -> None:
+    for name, server in file.settings.servers.items():
+        for field in ("unseal", "recovery"):
+            path = getattr(server, field)
+            if path is not None and path.partition("/")[0] not in file.settings.keyrings:
+                raise file.error(
+                    ("servers", name, field),
+                    KluisError(
+                        f"there is no keyring {path.partition('/')[0]}",
+                        "shares are kept in a keyring that the file declares",
+                        "correct the name",
+                    ),
+                )
+        for hook in server.wake:
+            if hook not in file.settings.wake:
+                raise file.error(
+                    ("servers", name, "wake"),
+                    KluisError(
+                        f"there is no hook {hook}",
+                        "a server wakes what the file declares",
+                        f"declare [wake.{hook}], or correct the name",
+                    ),
+                )

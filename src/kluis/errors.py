@@ -53,6 +53,10 @@ KluisError                      what was seen, what it means, what to do next
 │   ├── AlreadyRunning          another process serves this state
 │   └── ListenFailed            the address is taken, or not ours
 ├── ServerError                 a stock server did not do what was asked
+│   ├── ServerUnreachable       no connection
+│   ├── ServerHung              a connection, and no answer in time
+│   ├── ServerAnswered          it answered no; knows the status
+│   └── WrongServer             not the server that it should be
 └── UsageError                  a command was called with what it can't use
 """
 
@@ -306,6 +310,26 @@ class ListenFailed(ServiceError):
 
 class ServerError(KluisError):
     """A stock server did not do what was asked."""
+
+
+class ServerUnreachable(ServerError):
+    """There is no connection, or it was cut."""
+
+
+class ServerHung(ServerError):
+    """It took the connection, and did not answer in time."""
+
+
+class ServerAnswered(ServerError):
+    """It answered no. ``status`` is the HTTP status, 0 where it is not known."""
+
+    def __init__(self, seen: str, means: str = "", next_step: str = "", status: int = 0) -> None:
+        super().__init__(seen, means, next_step)
+        self.status = status
+
+
+class WrongServer(ServerError):
+    """Its certificate, its key, its seal or its cluster is not the one that it should have."""
 
 
 class UsageError(KluisError):

@@ -23,6 +23,17 @@ ANCHOR_NOTICE: Final = "kluis_anchor_notice"
 HEALS: Final = "kluis_heals"
 CLIENT_EXPIRY: Final = "kluis_client_token_expiry_seconds"
 
+SERVER_NODE: Final = "kluis_server_node"
+SERVER_ALARM: Final = "kluis_server_alarm"
+SERVER_DOWN: Final = "kluis_server_down_seconds"
+SERVER_HELD: Final = "kluis_server_held"
+SERVER_CERTIFICATE_EXPIRY: Final = "kluis_server_certificate_expiry_seconds"
+SHARES_SENT: Final = "kluis_server_shares_sent"
+RECOVERY: Final = "kluis_recovery_seconds"
+UNSEALING: Final = "kluis_unsealing_seconds"
+WAKES: Final = "kluis_wakes"
+FACADE_CERTIFICATE_EXPIRY: Final = "kluis_facade_certificate_expiry_seconds"
+
 
 class _StandardError(io.TextIOBase):
     """Standard error as it is now; when it can't be written, say on a full disk, nothing fails."""

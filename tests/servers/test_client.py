@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from kluis.errors import ServerError, UsageError
 from kluis.servers.client import Initialised, ServerClient
+from kluis.servers.tls import ServerTls
 from tests.support.bao import Bao, free_port
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -190,12 +191,12 @@ def test_a_certificate_is_verified_unless_only_health_is_watched_on_loopback(
     address = f"https://127.0.0.1:{port}"
 
     async def ask() -> None:
-        async with ServerClient(address, ca_file=certificate) as client:
+        async with ServerClient(address, tls=ServerTls(certificate)) as client:
             assert (await client.seal_status()).initialized is False
         async with ServerClient(address) as client:
             with pytest.raises(ServerError, match=r"certificate of .* was refused"):
                 await client.health()
-        async with ServerClient(address, verify=False) as client:
+        async with ServerClient(address, tls=False) as client:
             assert (await client.health()).status == 501
             with pytest.raises(UsageError):
                 await client.unseal("ab" * 33)
@@ -211,7 +212,7 @@ def test_a_certificate_is_verified_unless_only_health_is_watched_on_loopback(
 )
 def test_no_certificate_goes_unverified_beyond_loopback(address: str) -> None:
     with pytest.raises(UsageError, match="must be verified"):
-        ServerClient(address, verify=False)
+        ServerClient(address, tls=False)
 
 
 @pytest.mark.parametrize(
@@ -224,10 +225,10 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 
 def test_a_ca_file_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="certificate authority"):
-        ServerClient("https://bao.example", ca_file=tmp_path / "missing")
+        ServerClient("https://bao.example", tls=ServerTls(tmp_path / "missing"))
     (tmp_path / "empty").touch()
     with pytest.raises(UsageError, match="certificate authority"):
-        ServerClient("https://bao.example", ca_file=tmp_path / "empty")
+        ServerClient("https://bao.example", tls=ServerTls(tmp_path / "empty"))
 
 
 async def _refusal(call: Awaitable[object]) -> ServerError:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
 from kluis.errors import ServerError, UsageError
 from kluis.servers.http import SUCCESS, TIMEOUT_S, Answer, HttpApi
+from kluis.servers.tls import ServerTls
 
 INIT_TIMEOUT_S: Final = 120.0  # an auto seal is asked several times, each with its own retries
 
 # What GET sys/health answers; each is a state of the server and not a failure.
 HEALTH_STATES: Final = frozenset({200, 429, 472, 473, 501, 503})
 UNSEALED_STATES: Final = frozenset({200, 429, 472, 473})  # active, or one kind of standby
+
+SYSTEM_TLS: Final = ServerTls()  # the system's authorities
 
 FIRST_POLL_S: Final = 0.02
 LONGEST_POLL_S: Final = 0.5
@@ -76,9 +78,9 @@ class Initialised:
 class ServerClient:
     """One server, by its address (``https://host:port``); used as ``async with``.
 
-    ``ca_file`` replaces the system's certificate authorities. ``verify=False`` is for watching
-    the health of a server on loopback whose certificate names another host: it accepts any
-    certificate, so it is refused for other addresses and for every other call.
+    ``tls`` says whom to believe. ``False`` is for watching the health of a server on loopback
+    whose certificate names another host: it accepts any certificate, so it is refused for other
+    addresses and for every other call.
 
     Raises:
         UsageError: the address or the CA file can't be used.
@@ -88,12 +90,11 @@ class ServerClient:
         self,
         address: str,
         *,
-        ca_file: Path | None = None,
-        verify: bool = True,
+        tls: ServerTls | Literal[False] = SYSTEM_TLS,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self._api = HttpApi(address, ca_file, verify, timeout_s)
-        self._verify = verify
+        self._api = HttpApi(address, tls, timeout_s)
+        self._verify = tls is not False
         self._timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:
@@ -151,7 +152,7 @@ class ServerClient:
 
     async def seal_status(self) -> SealStatus:
         """The state of the seal, and how many shares were entered."""
-        answer = await self._call("GET", "sys/seal-status")
+        answer = await self.call("GET", "sys/seal-status")
         return _seal_status(self._with_seal_state("sys/seal-status", answer))
 
     async def init(
@@ -159,7 +160,7 @@ class ServerClient:
     ) -> Initialised:
         """Initialise a new server: ``secret`` shares for Shamir, ``recovery`` for an auto seal."""
         body = {f"{kind}_shares": shares, f"{kind}_threshold": threshold}
-        answer = await self._call("PUT", "sys/init", body, timeout_s=INIT_TIMEOUT_S)
+        answer = await self.call("PUT", "sys/init", body, timeout_s=INIT_TIMEOUT_S)
         keys = answer.body.get("keys" if kind == "secret" else "recovery_keys")
         if not isinstance(keys, list):
             self._api.unexpected("sys/init")
@@ -167,30 +168,34 @@ class ServerClient:
             _get(answer.body, "root_token", ""), tuple(key for key in keys if isinstance(key, str))
         )
 
-    async def unseal(self, share: str) -> SealStatus:
-        """Enter one share, in hex or base64. Ask ``seal_status`` again before another one."""
-        answer = await self._call("PUT", "sys/unseal", {"key": share})
+    async def unseal(self, share: str, *, migrate: bool = False) -> SealStatus:
+        """Enter one share, in hex or base64. Ask ``seal_status`` again before another one.
+
+        ``migrate`` moves a server to the seal that its configuration names now.
+        """
+        body = {"key": share, **({"migrate": True} if migrate else {})}
+        answer = await self.call("PUT", "sys/unseal", body)
         return _seal_status(self._with_seal_state("sys/unseal", answer))
 
     async def seal(self, token: str) -> None:
         """Seal the server."""
-        await self._call("PUT", "sys/seal", token=token)
+        await self.call("PUT", "sys/seal", token=token)
 
     async def step_down(self, token: str) -> None:
         """Make the active node of a cluster a standby."""
-        await self._call("PUT", "sys/step-down", token=token)
+        await self.call("PUT", "sys/step-down", token=token)
 
     # -- KV version 2
 
     async def mount_kv(self, token: str, mount: str) -> None:
         """Mount a KV engine, version 2, at ``mount``, and wait until it takes writes."""
         body = {"type": "kv", "options": {"version": "2"}}
-        await self._call("POST", f"sys/mounts/{mount}", body, token=token)
+        await self.call("POST", f"sys/mounts/{mount}", body, token=token)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         while asyncio.get_running_loop().time() < deadline:
             # A new mount answers 400 for the moment in which it upgrades itself.
             accepted = frozenset({200, 400})
-            answer = await self._call("GET", f"{mount}/config", token=token, accepted=accepted)
+            answer = await self.call("GET", f"{mount}/config", token=token, accepted=accepted)
             if answer.status == 200:
                 return
             await asyncio.sleep(FIRST_POLL_S)
@@ -202,11 +207,11 @@ class ServerClient:
 
     async def kv_put(self, token: str, mount: str, path: str, values: Mapping[str, str]) -> None:
         """Write a secret."""
-        await self._call("POST", f"{mount}/data/{path}", {"data": dict(values)}, token=token)
+        await self.call("POST", f"{mount}/data/{path}", {"data": dict(values)}, token=token)
 
     async def kv_get(self, token: str, mount: str, path: str) -> dict[str, str]:
         """Read a secret; the values that are text."""
-        answer = await self._call("GET", f"{mount}/data/{path}", token=token)
+        answer = await self.call("GET", f"{mount}/data/{path}", token=token)
         outer = answer.body.get("data")
         values = outer.get("data") if isinstance(outer, dict) else None
         if not isinstance(values, dict):
@@ -219,7 +224,7 @@ class ServerClient:
             self._api.unexpected(path)
         return answer.body
 
-    async def _call(
+    async def call(
         self,
         method: str,
         path: str,
@@ -229,12 +234,21 @@ class ServerClient:
         timeout_s: float | None = None,
         accepted: frozenset[int] = SUCCESS,
     ) -> Answer:
-        """A call that may carry secrets: only to a server whose certificate is verified."""
+        """Call ``/v1/<path>``; it may carry secrets, so the server's certificate is verified.
+
+        Raises ServerError, and UsageError before a secret would go over the wire in the clear.
+        """
         if not self._verify:
             raise UsageError(
                 f"{path} is not asked of {self._api.address} without verifying its certificate",
                 "only its health is",
                 "name its certificate authority",
+            )
+        if self._api.in_the_clear and (token or body):
+            raise UsageError(
+                f"{path} is not sent to {self._api.address} over plain http",
+                "others on the way could read along",
+                "give the server a certificate, and name it with https://",
             )
         return await self._api.call(
             method, path, body, token=token, timeout_s=timeout_s, accepted=accepted

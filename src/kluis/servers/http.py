@@ -10,15 +10,22 @@ import asyncio
 import json
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, Literal, NoReturn
 
 import aiohttp
 from yarl import URL
 
-from kluis.errors import ServerError, UsageError
+from kluis.errors import (
+    ServerAnswered,
+    ServerError,
+    ServerHung,
+    ServerUnreachable,
+    UsageError,
+    WrongServer,
+)
+from kluis.servers.tls import ServerTls, WrongPin
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 TIMEOUT_S: Final = 10.0
@@ -27,32 +34,49 @@ SUCCESS: Final = frozenset({200, 204})
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, and the JSON object that came with it; empty where there was none."""
+    """A status, and the JSON object that came with it; empty where there was none.
+
+    ``content`` is what came, as it was.
+    """
 
     status: int
     body: Mapping[str, object]
+    content: bytes = field(default=b"", repr=False)
 
 
 class HttpApi:
     """The API at ``address``; ``open`` before the first call, ``close`` after the last.
 
     Raises:
-        UsageError: the address or the CA file can't be used, or ``verify=False`` is asked for an
-            address that is not on loopback.
+        UsageError: the address or the CA file can't be used, or ``tls=False``, which verifies
+            nothing, is asked for an address that is not on loopback.
     """
 
-    def __init__(self, address: str, ca_file: Path | None, verify: bool, timeout_s: float) -> None:
+    def __init__(self, address: str, tls: ServerTls | Literal[False], timeout_s: float) -> None:
         self.address = address
         self._base = _base_url(address)
-        if not verify and not _is_loopback(self._base.host or ""):
+        if tls is False and not self.on_loopback:
             raise UsageError(
                 f"the certificate of {address} must be verified",
                 "only a server on loopback may be watched without that",
                 "name its certificate authority instead",
             )
-        self._tls: ssl.SSLContext | bool = verify if ca_file is None else _tls(ca_file)
+        self._tls: ssl.SSLContext | Literal[False] = (
+            tls.context() if tls and self._base.scheme == "https" else False
+        )
+        self._server_name = tls.server_name if tls else None
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the server is on this machine."""
+        return _is_loopback(self._base.host or "")
+
+    @property
+    def in_the_clear(self) -> bool:
+        """Whether others on the way can read along."""
+        return self._base.scheme == "http" and not self.on_loopback
 
     def open(self) -> None:
         """Make the session; needs a running event loop."""
@@ -93,13 +117,14 @@ class HttpApi:
                     json=body,
                     headers=headers,
                     allow_redirects=False,
+                    server_hostname=self._server_name,
                     timeout=aiohttp.ClientTimeout(total=None),  # asyncio.timeout above has it
                 ) as response,
             ):
                 content = await self._bounded(response)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            raise self._unreachable(error, timeout_s or self._timeout_s) from None
-        answer = Answer(response.status, _object(content))
+            raise self._failure(error, timeout_s or self._timeout_s) from None
+        answer = Answer(response.status, _object(content), content)
         if answer.status not in accepted:
             raise self._refusal(method, path, answer)
         return answer
@@ -116,19 +141,26 @@ class HttpApi:
                 )
         return bytes(content)
 
-    def _unreachable(self, error: Exception, timeout_s: float) -> ServerError:
+    def _failure(self, error: Exception, timeout_s: float) -> ServerError:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return ServerError(
+            pinned = isinstance(error.certificate_error, WrongPin)
+            return WrongServer(
                 f"the certificate of {self.address} was refused",
-                "no known authority signed it, it expired, or it names another host",
-                "name the file of its certificate authority",
+                "its key is not the pinned one"
+                if pinned
+                else "no known authority signed it, it expired, or it names another host",
+                "if its key was changed on purpose: kluis server add pins the new one"
+                if pinned
+                else "name the file of its certificate authority",
             )
         if isinstance(error, TimeoutError):
-            seen = f"{self.address} did not answer within {timeout_s:g} s"
-        else:
-            seen = f"{self.address} can't be reached"
-        return ServerError(
-            seen,
+            return ServerHung(
+                f"{self.address} did not answer within {timeout_s:g} s",
+                "it hangs, waits for something, or does not speak this protocol",
+                "check its log, and its address",
+            )
+        return ServerUnreachable(
+            f"{self.address} can't be reached",
             "the server does not run, does not listen there, or does not speak this protocol",
             "check that it runs, and its address",
         )
@@ -136,10 +168,11 @@ class HttpApi:
     def _refusal(self, method: str, path: str, answer: Answer) -> ServerError:
         said = answer.body.get("errors")
         reasons = [_short(text) for text in said] if isinstance(said, list) else []
-        return ServerError(
+        return ServerAnswered(
             f"{self.address} answered {answer.status} to {method} {path}",
             "; ".join(reasons[:3]) or "it gave no reason",
             "check the state of the server (bao status) and what the token may do",
+            answer.status,
         )
 
     def unexpected(self, path: str) -> NoReturn:
@@ -184,14 +217,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _tls(ca_file: Path) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise UsageError(
-            f"{ca_file} can't be used as a certificate authority",
-            error.strerror or "it holds no certificate in PEM form",
-            "name a file with the authority's certificate in PEM form",
-        ) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kluis.anchors.base import Anchor
 from kluis.keyring.plan import Wanted
+from kluis.servers.declared import Server
 from kluis.store.base import Store
 
 
@@ -25,6 +26,9 @@ class Blueprint:
     """Where the audit log lies."""
     declared: Mapping[str, object] = field(default_factory=dict)
     """What makes two anchors of a name the same one: their settings."""
+
+    servers: Mapping[str, Server] = field(default_factory=dict)
+    """The servers to watch, by their names."""
 
     def keeping(self, old: Blueprint) -> Blueprint:
         """The same with the old anchors whose settings did not change.

@@ -22,6 +22,7 @@ from kluis.servers.handoff import (
     static_handoff,
 )
 from kluis.servers.supervise import RestartLimit, supervise
+from kluis.servers.tls import ServerTls
 from kluis.service.house import House
 from kluis.service.serve import Part, together
 
@@ -50,8 +51,8 @@ class Supervised:
         )
 
     async def _active(self) -> None:
-        verify = not is_loopback(host_of(self.address))
-        async with ServerClient(self.address, verify=verify) as client:
+        local = is_loopback(host_of(self.address))
+        async with ServerClient(self.address, tls=False if local else ServerTls()) as client:
             await client.wait_active()
 
     def _say(self, event: str, fields: Mapping[str, object]) -> None:

@@ -28,6 +28,7 @@ _CREDENTIAL: Final = "the name of a systemd credential: letters, digits, '.', _ 
 FORMS: Final[Mapping[str, str]] = {
     "address": _URL,
     "certificate_san": "up to 512 visible ASCII characters without spaces",
+    "cluster_id": "the id that the server tells; kluis server add writes it",
     "credential": _CREDENTIAL,
     "domain": "up to 64 letters, digits, spaces, '.', _ and -, no sign first",
     "endpoint": _URL,
@@ -38,13 +39,23 @@ FORMS: Final[Mapping[str, str]] = {
     "namespace": "a path of letters, digits, '.', _ and -, like team/unit",
     "pin_credential": _CREDENTIAL,
     "pin_env": _VARIABLE,
+    "recovery": "a keyring and a key, like homelab/main",
     "region": "a region like eu-central-1",
+    "pin": "sha256: and 44 characters of base64; kluis server add writes it",
+    "selector": "a label selector, like app.kubernetes.io/name=openbao",
+    "server_name": "a name like vault.vault.svc",
+    "stores": "the name of a ClusterSecretStore, or NAMESPACE/NAME of a SecretStore",
     "thumbprint": "the 43 characters of a SHA-256 thumbprint; kluis anchor show prints it",
+    "unseal": "a keyring and a key, like homelab/old-vault",
     "url": _URL,
+    "wake": _NAME,
+    "workloads": "a workload like deployment/NAMESPACE/NAME",
     "anchors[key]": _NAME,
     "clients[key]": _NAME,
     "keyrings[key]": _NAME,
     "keys[key]": _KEY_NAME,
+    "servers[key]": _NAME,
+    "wake[key]": _NAME,
 }
 """What a field, or the keys of a table, must look like that has a pattern."""
 

@@ -10,6 +10,12 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 
 from kluis.addresses import is_loopback, split_address
 from kluis.settings.anchors import AnchorSettings
+from kluis.settings.servers import (
+    HookSettings,
+    KubernetesSettings,
+    ServerSettings,
+    WatchSettings,
+)
 from kluis.settings.types import (
     Addresses,
     AnchorName,
@@ -134,4 +140,8 @@ class Configuration(Settings):
     keyrings: dict[AnchorName, KeyringSettings] = Field(default_factory=dict)
     facade: FacadeSettings | None = None
     clients: dict[ClientName, ClientSettings] = Field(default_factory=dict)
+    servers: dict[AnchorName, ServerSettings] = Field(default_factory=dict)
+    wake: dict[AnchorName, HookSettings] = Field(default_factory=dict)
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    watch: WatchSettings = WatchSettings()
     service: ServiceSettings = ServiceSettings()

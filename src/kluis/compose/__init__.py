@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kluis.anchors import registry
 from kluis.anchors.base import Anchor, Pace
 from kluis.anchors.sources import CredentialSource, EnvironmentSource, FileSource, Source
+from kluis.compose.servers import servers
 from kluis.configuration import ConfigurationFile, read
 from kluis.keyring import policy, tree
 from kluis.keyring.crypto import Argon2Cost
@@ -66,6 +67,7 @@ def draw(file: ConfigurationFile) -> Blueprint:
         file=file.path,
         declared=settings.anchors,
         audit=file.audit_path() if settings.keyrings else None,
+        servers=servers(file),
     )
 
 

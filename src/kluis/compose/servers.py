@@ -1,0 +1,51 @@
+"""``[servers.…]`` of kluis.toml as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kluis.addresses import split_address
+from kluis.configuration import ConfigurationFile
+from kluis.servers.declared import Discovery, Identity, KeyPath, Listed, Server
+from kluis.servers.tls import ServerTls
+from kluis.settings.servers import ServerSettings
+
+
+def servers(file: ConfigurationFile) -> Mapping[str, Server]:
+    """Every declared server. Nothing is asked, and no file is read yet."""
+    return {name: _server(file, name, said) for name, said in file.settings.servers.items()}
+
+
+def _server(file: ConfigurationFile, name: str, said: ServerSettings) -> Server:
+    ca = None if said.ca is None else file.resolve(said.ca)
+    return Server(
+        name=name,
+        discovery=_discovery(file, said),
+        tls=ServerTls(ca, said.pin, said.server_name),
+        identity=Identity(said.threshold, said.shares, said.cluster_id),
+        unseal=_key_path(said.unseal),
+        recovery=_key_path(said.recovery),
+        on_seal=said.on_seal,
+        wake=said.wake,
+    )
+
+
+def _key_path(path: str | None) -> KeyPath | None:
+    if path is None:
+        return None
+    keyring, _, key = path.partition("/")
+    return KeyPath(keyring, key)
+
+
+def _discovery(file: ConfigurationFile, said: ServerSettings) -> Discovery:
+    from kluis.servers import discovery
+
+    if said.dns is not None:
+        return discovery.Dns(*split_address(said.dns))
+    if said.kubernetes is not None:
+        pods, ways = said.kubernetes, file.settings.kubernetes
+        kubeconfig = None if ways.kubeconfig is None else file.resolve(ways.kubeconfig)
+        return discovery.Pods(
+            kubeconfig, ways.context, pods.namespace, pods.selector, pods.port, pods.scheme
+        )
+    return Listed(said.addresses)

@@ -1,0 +1,154 @@
+"""The types of ``[servers.…]``, ``[wake.…]``, ``[kubernetes]`` and ``[watch]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictInt, field_validator, model_validator
+
+from kluis.addresses import host_of, is_loopback, split_address
+from kluis.settings.anchors import OneSource
+from kluis.settings.types import (
+    Addresses,
+    AnchorName,
+    HttpUrl,
+    KeyPath,
+    Seconds,
+    Settings,
+)
+
+Label = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$")]
+Selector = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/=!,() -]{1,512}$")]
+Pin = Annotated[str, Field(pattern=r"^sha256:[A-Za-z0-9+/]{43}=$")]
+Count = Annotated[StrictInt, Field(ge=1, le=255)]
+Workload = Annotated[
+    str,
+    Field(pattern=r"^(?:deployment|statefulset|daemonset)/[a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}$"),
+]
+
+
+class PodsSettings(Settings):
+    """The pods of a server: one node each."""
+
+    namespace: Label
+    selector: Selector
+    port: Annotated[StrictInt, Field(ge=1, le=65_535)] = 8200
+    scheme: Literal["https", "http"] = "https"
+
+
+class ServerSettings(Settings):
+    """A server that kluis watches, and unseals where ``unseal`` names its shares.
+
+    ``pin``, ``cluster_id``, ``threshold`` and ``shares`` are written by ``kluis server add``.
+    """
+
+    addresses: Addresses = ()
+    dns: str | None = None
+    kubernetes: PodsSettings | None = None
+    server_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] | None = None
+    ca: Path | None = None
+    pin: Pin | None = None
+    cluster_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None
+    threshold: Count | None = None
+    shares: Count | None = None
+    unseal: KeyPath | None = None
+    recovery: KeyPath | None = None
+    on_seal: Literal["hold", "unseal"] = "hold"
+    wake: tuple[AnchorName, ...] = ()
+
+    @field_validator("dns")
+    @classmethod
+    def _dns(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_to_it(self) -> ServerSettings:
+        given = (bool(self.addresses), self.dns is not None, self.kubernetes is not None)
+        if sum(given) != 1:
+            raise ValueError("name exactly one of addresses, dns and kubernetes")
+        return self
+
+    @model_validator(mode="after")
+    def _no_share_in_the_clear(self) -> ServerSettings:
+        plain = [a for a in self.addresses if a.startswith("http:") and not _on_loopback(a)]
+        if self.kubernetes is not None and self.kubernetes.scheme == "http":
+            plain.append("http")
+        if self.unseal is not None and plain:
+            raise ValueError("shares are never sent over plain http beyond loopback; use https")
+        return self
+
+
+def _on_loopback(url: str) -> bool:
+    return is_loopback(host_of(url))
+
+
+class HookBase(Settings):
+    """A hook that runs when a server is back; it is given up after ``timeout_s``."""
+
+    timeout_s: Seconds = 120.0
+
+
+class ExternalSecretsHook(HookBase):
+    """Wake the External Secrets Operator: stores first, then what is not fresh.
+
+    ``stores`` are names of ClusterSecretStores, or NAMESPACE/NAME of SecretStores; without any,
+    all whose provider is a Vault or an OpenBao.
+    """
+
+    kind: Literal["external-secrets"]
+    stores: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+(?:/[a-z0-9.-]+)?$")], ...] = ()
+    timeout_s: Seconds = 300.0
+
+
+class RolloutHook(HookBase):
+    """Restart workloads, each written ``deployment/NAMESPACE/NAME``, and wait until they are."""
+
+    kind: Literal["rollout"]
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1)]
+    timeout_s: Seconds = 300.0
+
+
+class WebhookHook(HookBase):
+    """POST a JSON object to a URL. ``bearer`` is where a token for it comes from."""
+
+    kind: Literal["webhook"]
+    url: HttpUrl
+    bearer: OneSource | None = None
+    ca: Path | None = None
+    timeout_s: Seconds = 10.0
+
+
+class CommandHook(HookBase):
+    """Run a program, without a shell. It gets KLUIS_SERVER in its environment, and no secret."""
+
+    kind: Literal["command"]
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    timeout_s: Seconds = 60.0
+
+
+HookSettings = Annotated[
+    ExternalSecretsHook | RolloutHook | WebhookHook | CommandHook, Field(discriminator="kind")
+]
+
+
+class KubernetesSettings(Settings):
+    """How the Kubernetes API is reached: by a kubeconfig, else by the pod's own account."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+class WatchSettings(Settings):
+    """``kluis watch``: where it tells its metrics and its health: host:port."""
+
+    listen: str | None = None
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value)
+        return value

@@ -1,0 +1,1 @@
+"""After a recovery: what waits for a server is woken, in order, once, and with a deadline."""
