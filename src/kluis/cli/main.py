@@ -23,6 +23,7 @@ from kluis.cli import (
     heal,
     key,
     serve,
+    server,
     simulate,
     status,
     terminal,
@@ -70,6 +71,7 @@ app.command()(demo.demo)
 app.add_typer(anchor.app, name="anchor")
 app.add_typer(key.app, name="key")
 app.add_typer(backup.app, name="backup")
+app.add_typer(server.app, name="server")
 app.add_typer(client.app, name="client")
 app.add_typer(audit.app, name="audit")
 
