@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import anchors, memory, quorum, report, restart, status, storm, throughput, unlock
+from bench import anchors, memory, quorum, report, restart, status, storm, throughput, unlock, watch
 from bench.processes import BenchFailed, end_on_sigterm
 from bench.results import DIRECTORY, Result, markdown, tables, target_heading, target_row
 from bench.scale import FULL, QUICK, Scale, say
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Result]] = {
     "status": status.run,
     "anchors": anchors.run,
     "quorum": quorum.run,
+    "watch": watch.run,
 }
 
 

@@ -45,7 +45,11 @@ class Health:
 
 
 def moment_of(
-    health: Health, wanted: int, alive: Callable[[], None], timeout_s: float = 60.0
+    health: Health,
+    wanted: int,
+    alive: Callable[[], None],
+    timeout_s: float = 60.0,
+    poll_s: float = POLL_S,
 ) -> float:
     """The time (``perf_counter``) at which the health first was ``wanted``.
 
@@ -61,4 +65,4 @@ def moment_of(
         if now_s - started_s > timeout_s:
             raise BenchFailed(f"the health is {status}, not {wanted}, after {timeout_s:g} s")
         alive()
-        time.sleep(max(0.0, POLL_S - (now_s - asked_s)))
+        time.sleep(max(0.0, poll_s - (now_s - asked_s)))

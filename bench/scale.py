@@ -21,6 +21,13 @@ class Scale:
     status_rounds: int
     openings: int
     first_openings: int
+    watches: int
+    watch_restarts: int
+    fleet: int
+    settle_s: float
+    steady_s: float
+    hurry: float
+    """By how much the loops' intervals are divided; 1 but in a quick run."""
 
 
 FULL: Final = Scale(
@@ -35,6 +42,12 @@ FULL: Final = Scale(
     status_rounds=10,
     openings=100,
     first_openings=10,
+    watches=10,
+    watch_restarts=100,
+    fleet=1_000,
+    settle_s=30,
+    steady_s=60,
+    hurry=1,
 )
 QUICK: Final = Scale(
     quick=True,
@@ -48,6 +61,12 @@ QUICK: Final = Scale(
     status_rounds=3,
     openings=5,
     first_openings=1,
+    watches=2,
+    watch_restarts=4,
+    fleet=50,
+    settle_s=2,
+    steady_s=2,
+    hurry=20,
 )
 
 

@@ -8,15 +8,18 @@ import ssl
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from bench.certificates import Certificates
-from bench.openbao import Access
+from bench.openbao import Access, OpenBao
 from bench.polling import Health, moment_of
 from bench.processes import BenchFailed, Program, clean_environment, free_port
+from kluis.servers.tls import certificates, pin_of
 
 KLUIS = str(Path(sys.executable).with_name("kluis"))
-CONFIGURATION = """
+CONFIGURATION: Final = """
 [anchors.disk]
 kind = "static"
 file = "anchor.key"
@@ -41,6 +44,21 @@ audit = "state/audit.jsonl"
 [clients.bletchley]
 keys = ["homelab/bletchley"]
 """
+
+
+def _command(config: Path, *words: str, lines: str = "") -> str:
+    done = subprocess.run(
+        [KLUIS, *words, "--config", str(config)],
+        input=lines,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=60,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BenchFailed(f"kluis {words[0]} ended with {done.returncode}: {done.stderr}")
+    return done.stdout
 
 
 class Kluis:
@@ -79,18 +97,7 @@ class Kluis:
 
     def command(self, *words: str, lines: str = "") -> str:
         """Run a command of kluis; its output. Raises BenchFailed when it fails."""
-        done = subprocess.run(
-            [KLUIS, *words, "--config", str(self.config)],
-            input=lines,
-            capture_output=True,
-            text=True,
-            env=clean_environment(),
-            timeout=60,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BenchFailed(f"kluis {words[0]} ended with {done.returncode}: {done.stderr}")
-        return done.stdout
+        return _command(self.config, *words, lines=lines)
 
     def lock(self) -> None:
         """Lock the keyring by hand."""
@@ -111,3 +118,54 @@ class Kluis:
                 if line.startswith(name + " "):
                     return float(line.split()[1])
         raise BenchFailed(f"kluis tells no metric {name}")
+
+
+WATCH: Final = """
+[anchors.disk]
+kind = "static"
+file = "anchor.key"
+
+[keyrings.homelab]
+store = {{ kind = "directory", path = "state" }}
+opens = "disk"
+
+[servers.vault]
+addresses = ["{address}"]
+ca = "{ca}"
+pin = "{pin}"
+threshold = 2
+shares = 3
+unseal = "homelab/vault"
+"""
+FLEET: Final = """
+[servers.fleet-{number}]
+addresses = ["{address}"]
+server_name = "127.0.0.1"
+ca = "{ca}"
+pin = "{pin}"
+unseal = "homelab/vault"
+"""
+
+
+def watching(
+    folder: Path,
+    tls: Certificates,
+    server: OpenBao,
+    shares: Sequence[str],
+    beside: Sequence[str] = (),
+) -> Program:
+    """``kluis watch`` of a server, by its shares, and of a fleet that has the same certificate."""
+    folder.mkdir(mode=0o700, parents=True)
+    config = folder / "kluis.toml"
+    pin = pin_of(certificates(tls.certificate)[0])
+    text = WATCH.format(address=server.address, ca=tls.ca, pin=pin)
+    for number, address in enumerate(beside):
+        text += FLEET.format(number=number, address=address, ca=tls.ca, pin=pin)
+    config.write_text(text)
+    key = folder / "anchor.key"
+    key.touch(mode=0o600)
+    key.write_bytes(secrets.token_bytes(32))
+    _command(config, "apply", "--yes")
+    lines = "\n".join(shares) + "\n"
+    _command(config, "key", "import", "homelab/vault", "--shares", "-", lines=lines)
+    return Program([KLUIS, "watch", "--config", str(config)], folder / "kluis.log")
