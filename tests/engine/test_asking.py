@@ -91,6 +91,24 @@ def test_an_anchor_whose_knock_lies_is_asked_for_real_all_the_same() -> None:
     run(lie())
 
 
+def test_one_that_hung_and_is_there_is_asked_once_more_at_once_and_then_at_its_pace() -> None:
+    async def hang() -> None:
+        site = await make("a or b")
+        site.now(a=Down(), b=Down())
+        site.anchor("a").pace = NEVER
+
+        async def there() -> None:
+            """It answers a knock all the while."""
+
+        site.anchor("a")._knock = there  # type: ignore[method-assign]
+        async with asked(site) as opening:
+            await until(lambda: site.anchor("b").calls["knock"] > 20)
+            assert asks(site, "a") == 2
+            assert opening.opened is None
+
+    run(hang())
+
+
 def test_one_that_comes_back_and_still_refuses_has_its_full_rest_again() -> None:
     async def come_back() -> None:
         site = await make("a or b")

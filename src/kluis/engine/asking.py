@@ -50,6 +50,7 @@ class _Asked:
     tell: Callable[[str, Finding], None]
 
     async def keep_asking(self) -> None:
+        may_retry = True
         while self.opening.opened is None:
             self.turns.asked(self.anchor)
             failure = await self.opening.ask_one(self.path, self.leaf, self.anchor)
@@ -58,6 +59,11 @@ class _Asked:
                 await self._until_contradicted()
                 continue
             away = isinstance(failure, Unreachable | Missing) and not await self._is_there()
+            if may_retry and not away and _was_cut_off(failure):
+                may_retry = False
+                await asyncio.sleep(self.knock_s)
+                continue
+            may_retry = may_retry or away
             self.turns.failed(self.anchor, failure, was_there=not away)
             await (self._until_back() if away else self._until_its_turn())
 
@@ -84,3 +90,11 @@ class _Asked:
         except AnchorError:
             return False
         return True
+
+
+def _was_cut_off(failure: AnchorError) -> bool:
+    """Whether it could not be reached, and did not say when to come again.
+
+    One that hung past its deadline, and is there, may be over it: it is asked once more.
+    """
+    return isinstance(failure, Unreachable) and not failure.retry_s
