@@ -56,11 +56,22 @@ KluisError                      what was seen, what it means, what to do next
 │   ├── ServerUnreachable       no connection
 │   ├── ServerHung              a connection, and no answer in time
 │   ├── ServerAnswered          it answered no; knows the status
+│   ├── InitLost                it was initialised, and nobody has its shares
 │   └── WrongServer             not the server that it should be
+├── KubernetesError             the Kubernetes API did not do what was asked
+│   ├── NoApiAccess             the kubeconfig, or the pod's account, can't be used
+│   ├── ApiUnreachable          no connection, or no answer in time
+│   ├── ApiRefused              it answered no; knows the status and the reason
+│   │   ├── ApiConflict         somebody else wrote in between
+│   │   └── ApiGone             the version is older than what it keeps
+│   └── NotYet                  an object did not come to a state in time; knows the object
+├── WakeFailed                  a hook after a recovery did not do its work
 └── UsageError                  a command was called with what it can't use
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class KluisError(Exception):
@@ -328,8 +339,65 @@ class ServerAnswered(ServerError):
         self.status = status
 
 
+class InitLost(ServerError):
+    """The server was initialised, and its shares reached nobody: its storage must be emptied."""
+
+
 class WrongServer(ServerError):
     """Its certificate, its key, its seal or its cluster is not the one that it should have."""
+
+
+class KubernetesError(KluisError):
+    """The Kubernetes API did not do what was asked."""
+
+
+class NoApiAccess(KubernetesError):
+    """The kubeconfig, or what a pod has of its account, can't be used."""
+
+
+class ApiUnreachable(KubernetesError):
+    """There is no connection, it was cut, or no answer came in time."""
+
+
+class ApiRefused(KubernetesError):
+    """It answered no. ``status`` is the HTTP status, ``reason`` Kubernetes' word for it.
+
+    ``retry_s`` is how long it asked to be left alone; 0 when it asked for nothing.
+    """
+
+    def __init__(
+        self, seen: str, means: str = "", next_step: str = "", status: int = 0, reason: str = ""
+    ) -> None:
+        super().__init__(seen, means, next_step)
+        self.status = status
+        self.reason = reason
+        self.retry_s = 0.0
+
+
+class ApiConflict(ApiRefused):
+    """409: the object is not at the version that was to be changed."""
+
+
+class ApiGone(ApiRefused):
+    """410: the version of a watch, or the rest of a list, is older than what the API keeps."""
+
+
+class NotYet(KubernetesError):
+    """An object did not come to the awaited state in time; ``last`` is how it was seen last."""
+
+    def __init__(
+        self,
+        seen: str,
+        means: str = "",
+        next_step: str = "",
+        last: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(seen, means, next_step)
+        self.last = last
+
+
+class WakeFailed(KluisError):
+    """A hook that runs after a recovery did not do its work, or not all of it."""
 
 
 class UsageError(KluisError):

@@ -38,7 +38,9 @@ def _key_path(path: str | None) -> KeyPath | None:
 
 
 def _discovery(file: ConfigurationFile, said: ServerSettings) -> Discovery:
-    from kluis.servers import discovery
+    if said.addresses:
+        return Listed(said.addresses)
+    from kluis.servers import discovery  # with an HTTP client, which most commands never need
 
     if said.dns is not None:
         return discovery.Dns(*split_address(said.dns))
