@@ -19,6 +19,7 @@ compile() { # OUTPUT ARGUMENT…
 # The other locks follow the versions of dev.lock, so that they can share one .venv.
 compile dev.lock pyproject.toml --extra dev
 compile run.lock pyproject.toml --constraints requirements/dev.lock
+compile anchors.lock pyproject.toml --extra anchors --constraints requirements/dev.lock
 compile demo.lock pyproject.toml --extra demo --constraints requirements/dev.lock
 compile bench.lock pyproject.toml --extra bench --constraints requirements/dev.lock
 compile build.lock requirements/build.in --constraints requirements/dev.lock

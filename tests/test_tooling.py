@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("bench", "build", "demo", "dev", "run")
+LOCKS = ("anchors", "bench", "build", "demo", "dev", "run")
 PINS = re.compile(
     r"^([a-z0-9][a-z0-9._-]*)==(\S+)([^\n]*)((?:\n    --hash=\S+(?: \\)?)+)", re.MULTILINE
 )

@@ -18,6 +18,8 @@ from tests.support.house import KLUIS, House, clean_environment
 ROOT = typer.main.get_command(app)
 ELSEWHERE = {
     *("serve", "run", "demo"),  # they stay, or take long: other tests run them
+    *("bootstrap", "sidecar"),  # need a key that is given, or stay
+    "watch",  # needs a server
     "anchor create-key",  # needs an HSM
     *("key import", "key retire", "backup forget"),  # need an export, a rotation, a backup
 }

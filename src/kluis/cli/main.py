@@ -17,6 +17,7 @@ from kluis.cli import (
     apply,
     audit,
     backup,
+    bootstrap,
     client,
     demo,
     explain,
@@ -24,10 +25,12 @@ from kluis.cli import (
     key,
     serve,
     server,
+    sidecar,
     simulate,
     status,
     terminal,
     unlock,
+    watch,
 )
 from kluis.errors import KluisError, UsageError
 
@@ -60,6 +63,8 @@ def _options(
 app.command()(apply.apply)
 app.command()(serve.serve)
 app.command()(serve.run)
+app.command()(watch.watch)
+app.command()(sidecar.sidecar)
 app.command()(unlock.unlock)
 app.command()(unlock.lock)
 app.command()(status.status)
@@ -67,6 +72,7 @@ app.command()(explain.explain)
 app.command()(simulate.simulate)
 app.command()(status.verify)
 app.command()(heal.heal)
+app.command()(bootstrap.bootstrap)
 app.command()(demo.demo)
 app.add_typer(anchor.app, name="anchor")
 app.add_typer(key.app, name="key")

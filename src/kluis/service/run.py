@@ -13,7 +13,6 @@ from kluis.engine.clock import now
 from kluis.engine.guard import Guard
 from kluis.facade.clients import PRIVATE_CLIENT, Caller, Grant
 from kluis.keyring import tokens
-from kluis.secret import Secret
 from kluis.servers.client import ServerClient
 from kluis.servers.handoff import (
     CURRENT_FD,
@@ -25,6 +24,7 @@ from kluis.servers.supervise import RestartLimit, supervise
 from kluis.servers.tls import ServerTls
 from kluis.service.house import House
 from kluis.service.serve import Part, together
+from kluis.service.static_seal import newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,7 @@ def static_key(guard: Guard, name: str, argv: Sequence[str]) -> Iterator[Handoff
 
     In memfds when the server's configuration names them; else in its environment.
     """
-    key = guard.key(name, "static-seal")
-    numbers = [key.latest] + ([key.latest - 1] if key.latest > key.minimum else [])
-    pairs = [(Secret(key.versions[n].material), f"{guard.name}-{name}-v{n}") for n in numbers]
+    pairs = newest(guard, name)
     current, previous = pairs[0], pairs[1] if len(pairs) > 1 else (None, None)
     if any(_names_the_memfd(argument) for argument in argv[1:]):
         with static_handoff(*current, *previous) as handoff:
