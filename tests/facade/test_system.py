@@ -124,6 +124,10 @@ NAMES = {
     "kluis_keyring_revision",
     "kluis_anchor_ok",
     "kluis_anchor_notice",
+    "kluis_heals_total",
+    "kluis_held_seconds_bucket",
+    "kluis_held_seconds_count",
+    "kluis_held_seconds_sum",
     "kluis_client_token_expiry_seconds",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,13 +39,13 @@ def serve(
     """Open what can be opened, listen, and serve until told to stop.
 
     The log is JSON lines on standard error. SIGHUP reads the configuration again; TLS files are
-    read again when they change.
+    read again when they change. Declared servers are watched as by kluis watch.
 
     Example: kluis serve --config /etc/kluis/kluis.toml
     """
     import uvloop
 
-    uvloop.run(_serve(_read(config), accept_rollback))
+    uvloop.run(_serve(read(config), accept_rollback))
 
 
 def run(
@@ -68,17 +69,21 @@ def run(
     from kluis.servers.supervise import RestartLimit
 
     server = {"argv": command, "address": address, "limit": RestartLimit(restarts)}
-    raise typer.Exit(uvloop.run(_run(_read(config), key, server, accept_rollback)))
+    raise typer.Exit(uvloop.run(_run(read(config), key, server, accept_rollback)))
 
 
-def _read(config: Any) -> ConfigurationFile:
+def read(config: Path | None) -> ConfigurationFile:
+    """The configuration. Raises SettingsError."""
     from kluis import configuration
 
     return configuration.read(locating.find(config))
 
 
-def _start(file: ConfigurationFile, accept_rollback: bool) -> tuple[House, Any]:
-    """Harden the process, take the folders, load the keyrings."""
+def start(file: ConfigurationFile, accept_rollback: bool) -> tuple[House, Any]:
+    """Harden the process, take the folders, load the keyrings; and the log.
+
+    Raises KluisError, NotFound among it when there is no keyring.
+    """
     from kluis import compose, telemetry
     from kluis.service.harden import harden
 
@@ -95,6 +100,7 @@ def _start(file: ConfigurationFile, accept_rollback: bool) -> tuple[House, Any]:
 
 async def _serve(file: ConfigurationFile, accept_rollback: bool) -> None:
     from kluis import compose
+    from kluis.compose import watching
     from kluis.facade.server import FacadeServer
     from kluis.servers.notify import Notifier
     from kluis.service.control import ControlServer
@@ -107,14 +113,19 @@ async def _serve(file: ConfigurationFile, accept_rollback: bool) -> None:
             "there is nowhere to listen",
             "add [facade] with listen and tls, or use kluis run",
         )
-    house, log = _start(file, accept_rollback)
+    house, log = start(file, accept_rollback)
     tls = compose.tls_files(file, settings)
     facade = compose.facade(file, house, {})
-    server = FacadeServer(facade, *settings.address, tls, log)
+    if house.blueprint.servers:
+        watching.watching(house, log, facade.metrics.add)
+    listening = [FacadeServer(facade, *settings.address, tls, log)]
+    listening += watching.monitors(file, house, log)
     control = ControlServer(house, file.control_path())
     log.info("listening", address=settings.listen, tls=tls is not None)
+    parts = [*(server.serve() for server in listening), control.serve()]
+    parts.append(watching.watch_declared(house, log, facade.metrics.add))
     notifier = Notifier.from_environment(os.environ)
-    await serve_until_told(house, [server.serve(), control.serve()], log, notifier)
+    await serve_until_told(house, parts, log, notifier)
 
 
 async def _run(
@@ -124,7 +135,7 @@ async def _run(
     from kluis.service.control import ControlServer
     from kluis.service.run import Supervised, run_static
 
-    house, log = _start(file, accept_rollback)
+    house, log = start(file, accept_rollback)
     keyring, _, key = key_path.partition("/")
     kind = _seal_kind(house, keyring, key)
     supervised = Supervised(**server, log=log, hidden=compose.anchor_variables(file))

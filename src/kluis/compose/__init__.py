@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kluis.anchors import registry
 from kluis.anchors.base import Anchor, Pace
 from kluis.anchors.sources import CredentialSource, EnvironmentSource, FileSource, Source
+from kluis.compose.hooks import hook_variables, hooks
 from kluis.compose.servers import servers
 from kluis.configuration import ConfigurationFile, read
 from kluis.keyring import policy, tree
@@ -68,6 +69,7 @@ def draw(file: ConfigurationFile) -> Blueprint:
         declared=settings.anchors,
         audit=file.audit_path() if settings.keyrings else None,
         servers=servers(file),
+        hooks=lambda: hooks(file),
     )
 
 
@@ -183,11 +185,11 @@ _AWS_VARIABLES: Final = {
 
 
 def anchor_variables(file: ConfigurationFile) -> tuple[str, ...]:
-    """The variables of the environment that hold anchors' secrets: not for a server to see."""
+    """The variables of the environment that hold secrets of ours: not for a server to see."""
     sources = (source for a in file.settings.anchors.values() for source in _sources(a))
     named = {source.env for source in sources if source.env is not None}
     aws = any(anchor.kind == "awskms" for anchor in file.settings.anchors.values())
-    return tuple(sorted(named | (_AWS_VARIABLES if aws else set())))
+    return tuple(sorted(named | hook_variables(file) | (_AWS_VARIABLES if aws else set())))
 
 
 def _sources(settings: AnchorSettings) -> Iterator[SourceSettings]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,13 +19,13 @@ from kluis.facade.clients import Caller, Directory, Peer
 from kluis.facade.hold import Hold
 from kluis.facade.limits import Limits, Rate
 from kluis.facade.metrics import CONTENT_TYPE, Metrics
-from kluis.facade.replies import Refusal, Reply, retry_after
+from kluis.facade.replies import Refusal, Reply, retry_after, send_reply
 from kluis.facade.requests import Gone, Receive, Request
+from kluis.facade.waits import Waiter, Waits
 
 _WRITES: Final = ("PUT", "POST")
 _READS: Final = ("GET", "HEAD")
 _METHODS: Final = {"keys": _READS, "lookup-self": (*_READS, *_WRITES)}
-_BODILESS: Final = (204, 205, 304)
 _MAX_NAME_CHARS: Final = 128
 _STRANGERS: Final = 16
 """All strangers together fill the audit log at most so many times as fast as one of them."""
@@ -41,7 +41,7 @@ class Asked:
 
 
 class Facade:
-    """Answers servers' seals, monitors and people."""
+    """Answers servers' seals, monitors and people. Served by a FacadeServer."""
 
     def __init__(
         self,
@@ -54,8 +54,10 @@ class Facade:
         self.limits = limits
         self.hold = Hold(limits.held, limits.hold_s)
         self.connections = 0
-        self.metrics = Metrics(guards, lambda: self.hold.held, lambda: self.connections)
+        self.certificate_ends_s: float | None = None
+        self.metrics = Metrics(guards, self)
         self._guards = guards
+        self._waits = Waits()
         self._directory = Directory(guards, private)
         self._requests = Rate(limits.requests_per_s)
         self._denials = Rate(limits.denials_per_s)
@@ -71,11 +73,11 @@ class Facade:
             return
         except Exception as error:  # noqa: BLE001 - its words may quote what was sent
             reply = _fault(error)
-        body = b"" if reply.status in _BODILESS else reply.body
-        length = (b"content-length", b"%d" % len(body))
-        headers = [*reply.headers, length]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send_reply(reply, send)
+
+    def tidy(self) -> None:
+        """See Served. Raises AuditError."""
+        self.audit.reopen_if_rotated()
 
     async def _answer(self, request: Request) -> Reply:
         match request.segments:
@@ -111,7 +113,7 @@ class Facade:
             outcome = await self._use(request, asked, caller, guard)
             self._record(request, caller, asked, outcome.what, "released", outcome.version)
             if outcome.what == "unseal":
-                self.metrics.unseals[guard.name, asked.key, caller.name] += 1
+                self._count_unseal(Waiter(guard.name, asked.key, caller.name))
             return outcome.reply
         except Refusal as refusal:
             return self._refused(request, caller, asked, refusal)
@@ -152,11 +154,27 @@ class Facade:
         body = await request.body(self.limits.body_bytes)
         if guard.document is not document:
             recheck()  # revoked, perhaps, while the body came
-        if asked.operation == "decrypt" and not guard.is_open:
+        if held := asked.operation == "decrypt" and not guard.is_open:
             self._record(request, caller, asked, "held until open", "waits")
-        return await transit.use(
-            asked.operation, request, guard, asked.key, self.hold, body, recheck
-        )
+        work = transit.use(asked.operation, request, guard, asked.key, self.hold, body, recheck)
+        if held:
+            return await self._waiting(Waiter(guard.name, asked.key, caller.name), work)
+        return await work
+
+    async def _waiting(
+        self, who: Waiter, work: Coroutine[Any, Any, transit.Outcome]
+    ) -> transit.Outcome:
+        self._waits.begins(who, time.monotonic())
+        try:
+            return await work
+        finally:
+            self._waits.pauses(who, time.monotonic())
+
+    def _count_unseal(self, who: Waiter) -> None:
+        self.metrics.unseals[who] += 1
+        waited_s = self._waits.ends(who, time.monotonic())
+        if waited_s is not None:
+            self.metrics.waited.add((who.keyring,), waited_s)
 
     def _refused(
         self, request: Request, caller: Caller | None, asked: Asked, refusal: Refusal

@@ -5,55 +5,76 @@ No label has a value that a stranger chose.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from kluis import telemetry
+from kluis.engine.durations import Durations
 from kluis.engine.guard import Guard
+from kluis.engine.metrics import KeyringMetrics
+from kluis.facade.hold import Hold
 from kluis.facade.limits import Spared
 from kluis.facade.replies import Headers
-from kluis.keyring import tokens
 
 CONTENT_TYPE: Headers = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
 
 
-class Metrics:
+class Text:
+    """What some collectors tell, in the text format."""
+
+    def __init__(self, guards: Mapping[str, Guard], *collectors: Collector) -> None:
+        self._guards = guards
+        self._registry = CollectorRegistry()
+        for collector in (*collectors, KeyringMetrics(guards)):
+            self.add(collector)
+        self._text = Spared(lambda: generate_latest(self._registry))
+
+    def add(self, collector: Collector) -> None:
+        """Tell this, too."""
+        self._registry.register(collector)
+
+    def text(self) -> bytes:
+        """All of it."""
+        return self._text.get(tuple(guard.is_open for guard in self._guards.values()))
+
+
+class Listening(Protocol):
+    """What a facade knows of its own connections and certificate."""
+
+    hold: Hold
+    connections: int
+    certificate_ends_s: float | None
+
+
+class Metrics(Text):
     """What one facade counts, and what its guards are in, at the time of asking."""
 
-    def __init__(
-        self,
-        guards: Mapping[str, Guard],
-        held: Callable[[], int],
-        connections: Callable[[], int],
-    ) -> None:
+    def __init__(self, guards: Mapping[str, Guard], facade: Listening) -> None:
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """By operation, purpose and verdict."""
         self.unseals: Counter[tuple[str, str, str]] = Counter()
         """Decrypts that opened a server, by keyring, key and client."""
         self.denials = 0
-        self._guards = guards
-        registry = CollectorRegistry()
-        registry.register(_Counts(self))
-        registry.register(_Present(guards, held, connections))
-        self._text = Spared(lambda: generate_latest(registry))
-
-    def text(self) -> bytes:
-        """All metrics in the text format."""
-        return self._text.get(tuple(guard.is_open for guard in self._guards.values()))
+        self.waited = Durations(
+            telemetry.WAITED, "From a server's first held unseal to its answer", ["keyring"]
+        )
+        super().__init__(guards, _Counts(self, guards), _Present(facade))
 
 
 class _Counts(Collector):
     """What was counted since the start."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, guards: Mapping[str, Guard]) -> None:
         self._metrics = metrics
+        self._guards = guards
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         counted = self._metrics
         yield _family(
             CounterMetricFamily(
@@ -74,6 +95,8 @@ class _Counts(Collector):
         yield CounterMetricFamily(
             telemetry.DENIALS, "Requests without a valid client", value=counted.denials
         )
+        counted.waited.know((name,) for name in self._guards)
+        yield counted.waited.family()
 
 
 def _family(
@@ -85,80 +108,18 @@ def _family(
 
 
 class _Present(Collector):
-    """Gauges that are read off the guards when somebody asks."""
+    """Gauges of the facade itself, when somebody asks."""
 
-    def __init__(
-        self,
-        guards: Mapping[str, Guard],
-        held: Callable[[], int],
-        connections: Callable[[], int],
-    ) -> None:
-        self._guards = guards
-        self._held = held
-        self._connections = connections
+    def __init__(self, facade: Listening) -> None:
+        self._facade = facade
 
-    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        yield GaugeMetricFamily(telemetry.HELD, "Requests that wait", value=self._held())
-        yield GaugeMetricFamily(
-            telemetry.CONNECTIONS, "Open connections", value=self._connections()
-        )
-        yield self._keyrings(telemetry.KEYRING_OPEN, "1 when open", lambda g: float(g.is_open))
-        yield self._keyrings(telemetry.KEYRING_EPOCH, "Epoch", lambda g: g.document.epoch)
-        yield self._keyrings(telemetry.KEYRING_REVISION, "Revision", lambda g: g.document.revision)
-        yield self._anchors()
-        yield self._notices()
-        yield self._heals()
-        yield self._expiries()
-
-    def _keyrings(
-        self, name: str, words: str, value: Callable[[Guard], float]
-    ) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(name, words, labels=["keyring"])
-        for guard in self._guards.values():
-            family.add_metric([guard.name], value(guard))
-        return family
-
-    def _anchors(self) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(
-            telemetry.ANCHOR_OK, "1 when it opened its leaf", labels=["keyring", "anchor", "state"]
-        )
-        for guard in self._guards.values():
-            for name, status in guard.anchor_statuses().items():
-                family.add_metric([guard.name, name, status.state], float(status.state == "ok"))
-        return family
-
-    def _notices(self) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(
-            telemetry.ANCHOR_NOTICE,
-            "1 while there is something to say of an anchor that works",
-            labels=["keyring", "anchor"],
-        )
-        for guard in self._guards.values():
-            for name, status in guard.anchor_statuses().items():
-                family.add_metric([guard.name, name], float(status.notice is not None))
-        return family
-
-    def _heals(self) -> CounterMetricFamily:
-        family = CounterMetricFamily(
-            telemetry.HEALS,
-            "Leaves that were sealed anew, or could not be",
-            labels=["keyring", "anchor", "outcome"],
-        )
-        for guard in self._guards.values():
-            for (anchor, outcome), count in guard.health.heals.items():
-                family.add_metric([guard.name, anchor, outcome], count)
-        return family
-
-    def _expiries(self) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(
-            telemetry.CLIENT_EXPIRY,
-            "Seconds until a client's last token expires",
-            labels=["keyring", "client"],
-        )
-        now = datetime.now(UTC)
-        for guard in self._guards.values():
-            for name, client in guard.document.clients.items():
-                if end := tokens.last_expiry(client):
-                    left = datetime.fromisoformat(end) - now
-                    family.add_metric([guard.name, name], left.total_seconds())
-        return family
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        facade = self._facade
+        yield GaugeMetricFamily(telemetry.HELD, "Requests that wait", value=facade.hold.held)
+        yield GaugeMetricFamily(telemetry.CONNECTIONS, "Open connections", value=facade.connections)
+        if facade.certificate_ends_s is not None:
+            yield GaugeMetricFamily(
+                telemetry.FACADE_CERTIFICATE_EXPIRY,
+                "Seconds until the facade's certificate, or one of its chain, expires",
+                value=facade.certificate_ends_s - time.time(),
+            )

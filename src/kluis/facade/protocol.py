@@ -25,8 +25,8 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from kluis.facade.app import Facade
 from kluis.facade.clients import Peer
+from kluis.facade.served import Served
 
 MAX_URL_BYTES: Final = 2048
 MAX_PIPELINED: Final = 16
@@ -40,7 +40,7 @@ class _Refused(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """One connection to the facade."""
 
-    def __init__(self, config: Config, state: ServerState, facade: Facade) -> None:
+    def __init__(self, config: Config, state: ServerState, facade: Served) -> None:
         super().__init__(config, state, {})
         self._facade = facade
         self._limits = facade.limits

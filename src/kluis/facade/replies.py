@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from kluis.keyring.strict import JSON
 
@@ -25,6 +25,18 @@ class Reply:
     status: int
     body: bytes
     headers: Headers = _JSON
+
+
+_BODILESS: Final = (204, 205, 304)
+
+
+async def send_reply(reply: Reply, send: Any) -> None:
+    """Send a reply to who asked (ASGI)."""
+    body = b"" if reply.status in _BODILESS else reply.body
+    length = (b"content-length", b"%d" % len(body))
+    headers = [*reply.headers, length]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 @dataclass(slots=True)

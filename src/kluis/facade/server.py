@@ -7,15 +7,16 @@ import contextlib
 import errno
 import resource
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from kluis.errors import AuditError, ListenFailed, SettingsError
-from kluis.facade.app import Facade
+from kluis.errors import KluisError, ListenFailed, SettingsError
 from kluis.facade.protocol import BoundedProtocol
+from kluis.facade.served import Served
 from kluis.facade.tls import TlsFiles
 
 BACKLOG: Final = 4096
@@ -26,17 +27,23 @@ _CROWDED: Final = 0.75
 
 
 class FacadeServer:
-    """Serves a facade on one address until it is stopped."""
+    """Serves a facade, or the like, on one address until it is stopped."""
 
     def __init__(
-        self, facade: Facade, host: str, port: int, tls: TlsFiles | None, log: Any
+        self,
+        facade: Served,
+        host: str,
+        port: int,
+        tls: TlsFiles | None,
+        log: Any,
+        setting: str = "facade.listen",
     ) -> None:
-        """Raises SettingsError or ListenFailed."""
+        """``setting`` names the address in kluis.toml. Raises SettingsError or ListenFailed."""
         self._facade = facade
         self._tls = tls
         self._stamp = tls.stamp() if tls else ()
-        self._context = tls.context() if tls else None
-        self._socket = _listen(host, port)
+        self._context = self._read_tls(tls) if tls else None
+        self._socket = _listen(host, port, setting)
         self._log = log
         self._state = ServerState()
         self._config = Config(
@@ -89,6 +96,12 @@ class FacadeServer:
             ssl_handshake_timeout=HANDSHAKE_S if self._context else None,
         )
 
+    def _read_tls(self, tls: TlsFiles) -> ssl.SSLContext:
+        """The context of the files as they are now. Raises SettingsError."""
+        context = tls.context()
+        self._facade.certificate_ends_s = tls.ends_s()
+        return context
+
     def _sweep(self) -> None:
         now_s = asyncio.get_running_loop().time()
         crowded = self._facade.connections > self._facade.limits.connections * _CROWDED
@@ -100,8 +113,8 @@ class FacadeServer:
             elif crowded and connection.idle:
                 connection.transport.close()  # others need the place; a client comes again
         try:
-            self._facade.audit.reopen_if_rotated()
-        except AuditError as error:
+            self._facade.tidy()
+        except KluisError as error:
             self._say(self._log.error, "audit", seen=error.seen, next=error.next_step)
 
     async def _reload_tls(self) -> None:
@@ -109,7 +122,7 @@ class FacadeServer:
             return
         self._stamp = self._tls.stamp()
         try:
-            self._context = self._tls.context()
+            self._context = self._read_tls(self._tls)
         except SettingsError as error:
             self._say(self._log.error, "tls not reloaded", seen=error.seen, next=error.next_step)
             return
@@ -124,7 +137,7 @@ class FacadeServer:
             level(event, **fields)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, setting: str = "facade.listen") -> socket.socket:
     listening: socket.socket | None = None
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -145,7 +158,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ListenFailed(
             f"can't listen on {host}:{port}: {getattr(error, 'strerror', None) or error}",
             means,
-            "change facade.listen in kluis.toml, or stop the other program",
+            f"change {setting} in kluis.toml, or stop the other program",
         ) from None
     return listening
 

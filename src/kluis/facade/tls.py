@@ -45,6 +45,16 @@ class TlsFiles:
             self._load_client_ca(context, self.client_ca)
         return context
 
+    def ends_s(self) -> float:
+        """When the first certificate of the chain ends, in Unix time. Raises SettingsError."""
+        try:
+            chain = x509.load_pem_x509_certificates(self.certificate.read_bytes())
+            return min(one.not_valid_after_utc.timestamp() for one in chain)
+        except OSError as error:
+            raise _unreadable(self.certificate, error) from None
+        except ValueError:
+            raise _not_pem(self.certificate) from None
+
     def _load_client_ca(self, context: ssl.SSLContext, client_ca: Path) -> None:
         try:
             context.load_verify_locations(client_ca)
@@ -64,11 +74,7 @@ class TlsFiles:
         except OSError as error:
             raise _unreadable(self.certificate, error) from None
         except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-            raise SettingsError(
-                f"{self.certificate} is not a certificate in PEM",
-                "another file, or damaged",
-                "name the server's certificate, with its chain after it",
-            ) from None
+            raise _not_pem(self.certificate) from None
         except x509.ExtensionNotFound:
             raise SettingsError(
                 f"{self.certificate} has no subject alternative name",
@@ -94,6 +100,14 @@ def _unreadable(path: Path, error: OSError) -> SettingsError:
         f"{path} can't be read: {error.strerror}",
         "the facade has no certificate without it",
         "check the path and the permissions",
+    )
+
+
+def _not_pem(path: Path) -> SettingsError:
+    return SettingsError(
+        f"{path} is not a certificate in PEM",
+        "another file, or damaged",
+        "name the server's certificate, with its chain after it",
     )
 
 
