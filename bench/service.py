@@ -137,12 +137,15 @@ threshold = 2
 shares = 3
 unseal = "homelab/vault"
 """
+NEEDED: Final = ("--threshold", "2")
 FLEET: Final = """
 [servers.fleet-{number}]
 addresses = ["{address}"]
 server_name = "127.0.0.1"
 ca = "{ca}"
 pin = "{pin}"
+threshold = 2
+shares = 3
 unseal = "homelab/vault"
 """
 
@@ -167,5 +170,5 @@ def watching(
     key.write_bytes(secrets.token_bytes(32))
     _command(config, "apply", "--yes")
     lines = "\n".join(shares) + "\n"
-    _command(config, "key", "import", "homelab/vault", "--shares", "-", lines=lines)
+    _command(config, "key", "import", "homelab/vault", "--shares", "-", *NEEDED, lines=lines)
     return Program([KLUIS, "watch", "--config", str(config)], folder / "kluis.log")
