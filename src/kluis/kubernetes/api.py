@@ -230,7 +230,7 @@ class _Abrupt(aiohttp.ClientResponse):
 
 _NEXT_STEPS: Final = {
     401: "give kluis a token that is valid for this cluster",
-    403: "give its account a Role for this: docs/SERVERS.md has one",
+    403: "give its account a Role for this: docs/KUBERNETES.md has one",
     404: "check the name and the namespace; for a custom resource, that its CRD is installed",
     409: "read the object again, and decide anew",
 }
