@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from kluis import compose, configuration, locating
 from kluis.addresses import is_loopback, split_address
 from kluis.configuration import line_of
-from kluis.errors import SettingsError
+from kluis.errors import SettingsError, WriteFailed
+from kluis.servers.declared import Identity, KeyPath, Listed
+from kluis.servers.discovery import Dns, Pods
+from kluis.servers.tls import ServerTls
 from kluis.settings.mistakes import FORMS
 from kluis.settings.root import Configuration
 from tests.support.house import ANCHORS, CONFIGURATION, KEYRING
@@ -184,6 +187,171 @@ def patterned(name: str, schema: Any) -> Iterator[str]:
         of_a_field = key in ("properties", "$defs")
         for inner, value in part.items() if of_a_field else [(name, part)]:
             yield from patterned(inner, value)
+
+
+# -- servers, what they wake, and who watches
+
+SERVERS = (
+    ANCHORS
+    + KEYRING
+    + """
+[servers.old-vault]
+addresses = ["https://vault-0.vault:8200", "https://vault-1.vault:8200"]
+server_name = "vault.example"
+ca = "ca.crt"
+pin = "sha256:PIN="
+cluster_id = "0c09d3d4-5429-8d73-f192-f705d707780f"
+threshold = 3
+shares = 5
+unseal = "homelab/old-vault"
+on_seal = "unseal"
+wake = ["eso", "hook"]
+
+[servers.by-name]
+dns = "vault.example:8200"
+recovery = "homelab/by-name"
+
+[servers.in-kubernetes]
+kubernetes = { namespace = "vault", selector = "app.kubernetes.io/name=openbao" }
+
+[wake.eso]
+kind = "external-secrets"
+
+[wake.hook]
+kind = "webhook"
+url = "http://127.0.0.1:9/hook"
+bearer = { file = "token" }
+
+[kubernetes]
+kubeconfig = "kubeconfig"
+
+[watch]
+listen = "127.0.0.1:8301"
+"""
+).replace("PIN", "A" * 43)
+
+
+def test_declared_servers_become_objects_with_paths_from_the_folder_of_the_file(
+    tmp_path: Path,
+) -> None:
+    made = compose.draw(configuration.read(written(tmp_path, SERVERS))).servers
+    assert list(made) == ["old-vault", "by-name", "in-kubernetes"]
+    old = made["old-vault"]
+    assert old.discovery == Listed(("https://vault-0.vault:8200", "https://vault-1.vault:8200"))
+    assert old.tls == ServerTls(tmp_path / "ca.crt", f"sha256:{'A' * 43}=", "vault.example")
+    assert old.identity == Identity(3, 5, "0c09d3d4-5429-8d73-f192-f705d707780f")
+    assert (old.unseal, old.recovery) == (KeyPath("homelab", "old-vault"), None)
+    assert (old.on_seal, old.wake) == ("unseal", ("eso", "hook"))
+    named = made["by-name"]
+    assert named.discovery == Dns("vault.example", 8200)
+    assert (named.tls, named.identity, named.on_seal) == (ServerTls(), Identity(), "hold")
+    assert named.recovery == KeyPath("homelab", "by-name")
+    pods = made["in-kubernetes"].discovery
+    assert isinstance(pods, Pods)
+    assert (pods.kubeconfig, pods.port, pods.scheme) == (tmp_path / "kubeconfig", 8200, "https")
+
+
+AT = 'addresses = "https://a:8200"\n'
+CLEAR = "shares are never sent over plain http beyond loopback; use https"
+ONE = "name exactly one of addresses, dns and kubernetes"
+
+# a server, the line and the place under servers.x that are named, and the words
+
+WRONG_SERVERS = [
+    ("", 1, "", ONE),
+    (AT + 'dns = "a:8200"\n', 1, "", ONE),
+    ('addresses = "a:8200"\n', 2, ".addresses.0", "a URL like https://vault.example:8200"),
+    ('dns = "a"\n', 2, ".dns", "is not host:port"),
+    (AT + 'pin = "sha256:short"\n', 3, ".pin", "kluis server add writes it"),
+    (AT + 'cluster_id = "a b"\n', 3, ".cluster_id", "the id that the server tells"),
+    (AT + 'server_name = "a b"\n', 3, ".server_name", "a name like vault.vault.svc"),
+    (AT + "threshold = 0\n", 3, ".threshold", "it should be greater than or equal to 1"),
+    (AT + "shares = 256\n", 3, ".shares", "it should be less than or equal to 255"),
+    (AT + 'unseal = "old-vault"\n', 3, ".unseal", "a keyring and a key, like homelab/old-vault"),
+    (AT + 'unseal = "office/x"\n', 3, ".unseal", "there is no keyring office"),
+    (AT + 'recovery = "office/x"\n', 3, ".recovery", "there is no keyring office"),
+    (AT + 'on_seal = "never"\n', 3, ".on_seal", "it should be 'hold' or 'unseal'"),
+    (AT + 'wake = ["nobody"]\n', 3, ".wake", "there is no hook nobody"),
+    (AT + 'token = "hvs.x"\n', 3, ".token", "there is no such field"),
+    ('addresses = "http://a:8200"\nunseal = "homelab/x"\n', 1, "", CLEAR),
+    (
+        'kubernetes = { namespace = "v", selector = "a=b", scheme = "http" }\n'
+        'unseal = "homelab/x"\n',
+        *(1, "", CLEAR),
+    ),
+    ('kubernetes = { namespace = "V" }\n', 2, ".kubernetes", ""),
+    (AT + '[wake.hook]\nkind = "command"\n', 3, None, "command: this field is missing"),
+    (AT + '[wake.hook]\nkind = "mail"\n', 4, None, "'mail' is no kind"),
+    (AT + '[watch]\nlisten = "8301"\n', 4, None, "is not host:port"),
+]
+
+
+@pytest.mark.parametrize(("server", "line", "place", "words"), WRONG_SERVERS)
+def test_a_mistake_in_a_server_names_the_field_the_line_and_what_is_allowed(
+    server: str, line: int, place: str | None, words: str, tmp_path: Path
+) -> None:
+    text = f"[servers.x]\n{server}" + ANCHORS + KEYRING
+    with pytest.raises(SettingsError) as caught:
+        configuration.read(written(tmp_path, text))
+    assert caught.value.seen.startswith(f"kluis.toml line {line}, ")
+    assert place is None or f", servers.x{place}" in caught.value.seen
+    assert words in caught.value.seen
+    assert "hvs.x" not in caught.value.seen
+
+
+def test_plain_http_is_for_loopback_and_for_servers_that_get_no_share(tmp_path: Path) -> None:
+    for server in (
+        'addresses = "http://127.0.0.1:8200"\nunseal = "homelab/x"\n',
+        'addresses = "http://vault.example:8200"\n',
+    ):
+        configuration.read(written(tmp_path, f"[servers.x]\n{server}" + ANCHORS + KEYRING))
+
+
+# -- written
+
+
+def test_another_text_takes_the_place_with_the_mode_and_by_the_link(tmp_path: Path) -> None:
+    real = written(tmp_path, SERVERS)
+    real.chmod(0o640)
+    (tmp_path / "etc").mkdir()
+    link = tmp_path / "etc" / "kluis.toml"
+    link.symlink_to(real)
+    file = configuration.read(link)
+    configuration.write(file, SERVERS + "# more\n")
+    assert link.is_symlink()
+    assert real.read_text() == SERVERS + "# more\n"
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir() if ".new" in path.name] == []
+
+
+def test_what_is_no_configuration_or_came_too_late_is_not_written(tmp_path: Path) -> None:
+    path = written(tmp_path, SERVERS)
+    file = configuration.read(path)
+    with pytest.raises(SettingsError):
+        configuration.write(file, SERVERS.replace("threshold", "treshold"))
+    assert path.read_text() == SERVERS
+    path.write_text(SERVERS + "# somebody else")
+    with pytest.raises(SettingsError, match="was changed in between"):
+        configuration.write(file, SERVERS + "# more\n")
+    assert path.read_text() == SERVERS + "# somebody else"
+
+
+def test_a_write_that_fails_leaves_the_old_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, SERVERS)
+    file = configuration.read(path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("fsync", "chmod"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, refuse)
+            with pytest.raises(WriteFailed):
+                configuration.write(file, SERVERS + "# more\n")
+        assert path.read_text() == SERVERS
+        assert list(tmp_path.iterdir()) == [path]
 
 
 PLACES = """\

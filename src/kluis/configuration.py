@@ -16,6 +16,7 @@ from kluis.locating import CONTROL, socket_path
 from kluis.settings import mistakes
 from kluis.settings.mistakes import Place
 from kluis.settings.root import ClientSettings, Configuration
+from kluis.store.files import rewrite
 
 MAX_CONFIGURATION_BYTES: Final = 1024 * 1024
 
@@ -63,7 +64,11 @@ class ConfigurationFile:
 
 def read(path: Path) -> ConfigurationFile:
     """The configuration in a file. Raises SettingsError with the path within it and the line."""
-    text = _text(path)
+    return parse(path, _text(path))
+
+
+def parse(path: Path, text: str) -> ConfigurationFile:
+    """The configuration that a text says, if it stood at ``path``. Raises SettingsError."""
     tables = _tables(path, text)
     try:
         settings = Configuration.model_validate(tables)
@@ -74,6 +79,22 @@ def read(path: Path) -> ConfigurationFile:
     _check_clients(file)
     _check_servers(file)
     return file
+
+
+def write(old: ConfigurationFile, text: str) -> None:
+    """Write another text in the place of ``old``; its mode and owner stay, and so do links to it.
+
+    Raises SettingsError when the text is no configuration or somebody else changed the file in
+    between, and WriteFailed; then the old file is whole.
+    """
+    parse(old.path, text)
+    if _text(old.path) != old.text:
+        raise SettingsError(
+            f"{old.path} was changed in between",
+            "what was to be written was made for the text before that",
+            "run the command again",
+        )
+    rewrite(old.path.resolve(), text.encode("utf-8"))
 
 
 def _tables(path: Path, text: str) -> dict[str, Any]:

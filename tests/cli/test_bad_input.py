@@ -90,7 +90,7 @@ EDITS: dict[str, tuple[tuple[str, str], str, str]] = {
     "an unknown table": (
         ("[facade]", "[facades]"),
         "kluis.toml line 17, facades: ",
-        "there is no such field; there are anchors, clients, facade, keyrings, kubernetes, servers,",
+        "there is no such field; there are anchors, clients, facade, keyrings, kubernetes,",
     ),
     "a wrong type": (
         ("shares = 3", 'shares = "three"'),

@@ -20,6 +20,7 @@ ELSEWHERE = {
     *("serve", "run", "demo"),  # they stay, or take long: other tests run them
     *("bootstrap", "sidecar"),  # need a key that is given, or stay
     "watch",  # needs a server
+    "server",  # its commands need servers: test_servers and others run them
     "anchor create-key",  # needs an HSM
     *("key import", "key retire", "backup forget"),  # need an export, a rotation, a backup
 }

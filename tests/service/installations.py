@@ -33,6 +33,7 @@ def settings(
     clients: Mapping[str, tuple[Sequence[str], object]] | None = None,
     facade: Mapping[str, object] | None = None,
     keys: Mapping[str, object] | None = None,
+    servers: Mapping[str, object] | None = None,
 ) -> Configuration:
     """A configuration; ``clients`` are keyrings and address, by name."""
     text: dict[str, Any] = {
@@ -45,6 +46,7 @@ def settings(
             name: {"keys": [f"{keyring}/seal" for keyring in keyrings], "address": address}
             for name, (keyrings, address) in (clients or {}).items()
         },
+        "servers": servers or {},
     }
     if facade is not None:
         text["facade"] = {"tls": "off", **facade}

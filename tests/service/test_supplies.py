@@ -42,6 +42,44 @@ def test_an_anchor_is_served_by_the_server_that_a_key_unseals() -> None:
     assert served(one) == {"bao": ("seal", {"k"})}
 
 
+@pytest.mark.parametrize(
+    ("declared", "asked"),
+    [
+        ({"addresses": ["https://a:8200", "https://bao:8200"]}, "https://BAO:8200/v1"),
+        ({"dns": "bao.example:8200"}, "https://bao.example:8200"),
+        ({"addresses": "http://127.0.0.1:8200"}, "http://localhost:8200"),
+    ],
+)
+def test_an_anchor_at_a_server_that_shares_are_pushed_to_needs_the_keyring_of_the_shares(
+    declared: dict[str, object], asked: str
+) -> None:
+    anchors = {"bao": transit(asked), "disk": static()}
+    rules = {"k": "bao", "other": "disk"}
+    watched = {"old-vault": declared}
+    assert served(home(rules=rules, anchors=anchors, servers=watched)) == {}
+    pushed = {"old-vault": {**declared, "unseal": "other/old-vault"}}
+    one = home(rules=rules, anchors=anchors, servers=pushed)
+    assert served(one) == {"bao": ("old-vault", {"other"})}
+    assert cold_start(graph_of([one]), K).returns is Return.ITSELF
+
+
+def test_shares_in_the_keyring_that_only_their_own_server_opens_never_come_back() -> None:
+    watched = {"old-vault": {"addresses": "https://bao:8200", "unseal": "k/old-vault"}}
+    one = home(rules={"k": "bao"}, anchors={"bao": transit("https://bao:8200")}, servers=watched)
+    found = cold_start(graph_of([one]), K)
+    assert found.returns is Return.NEVER
+    assert [(hop.supply.server, str(hop.to)) for hop in found.circles[0].hops] == [
+        ("old-vault", "k")
+    ]
+    far = home("far.toml", rules={"o": "disk"}, anchors={"disk": static()}, servers=watched_by_o())
+    near = home(rules={"k": "bao"}, anchors={"bao": transit("https://bao:8200")})
+    assert served(near, far) == {"bao": ("old-vault of far.toml", {"o of far.toml"})}
+
+
+def watched_by_o() -> dict[str, object]:
+    return {"old-vault": {"addresses": "https://bao:8200", "unseal": "o/old-vault"}}
+
+
 def test_an_anchor_whose_server_nobody_names_hangs_on_nothing() -> None:
     anchors = {"bao": transit("https://elsewhere:8200"), "disk": static()}
     one = home(

@@ -6,6 +6,8 @@
         bao.start()
         bao.wait_active()
 
+With ``tls`` the server has a certificate; several as one cluster are in ``tests.support.cluster``.
+
 Nothing here sleeps to synchronise: every wait polls each 10 ms until its deadline, ends at once
 when the process died, and raises ``BaoFailed`` with the end of the server's log.
 """
@@ -20,6 +22,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
+
+from tests.support.tls import Issued
 
 POLL_S: Final = 0.01
 DEADLINE_S: Final = 30.0
@@ -36,6 +41,10 @@ DEADLINE_S: Final = 30.0
 PORTS: Final = range(20000, 32000)
 
 HEALTH_LISTENING: Final = (200, 429, 472, 473, 501, 503)
+
+_ANY_CERTIFICATE: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_ANY_CERTIFICATE.check_hostname = False  # tests talk to a process that they started themselves
+_ANY_CERTIFICATE.verify_mode = ssl.CERT_NONE
 
 # Programs that tests forgot to stop, or that outlived a failed set-up.
 _running: set[subprocess.Popen[bytes]] = set()
@@ -136,6 +145,8 @@ class Bao:
 
     ``seal`` is the text of a seal stanza, empty for Shamir; ``more`` is further configuration.
     ``environment`` is added to a clean environment; ``inherited_fds`` are passed on as they are.
+    ``tls`` is the listener's certificate; ``join`` has the lines of one ``retry_join`` stanza each,
+    for a node of a cluster.
     """
 
     def __init__(
@@ -148,9 +159,13 @@ class Bao:
         more: str = "",
         port: int | None = None,
         log_level: str = "info",
+        tls: Issued | None = None,
+        join: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
+        self.tls = tls
+        self.join = tuple(join)
         self.seal = seal
         self.more = more
         self.log_level = log_level
@@ -167,8 +182,8 @@ class Bao:
 
     @property
     def address(self) -> str:
-        """``http://127.0.0.1:PORT``."""
-        return f"http://127.0.0.1:{self.port}"
+        """``http://127.0.0.1:PORT``, or with ``https`` where it has a certificate."""
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     @property
     def argv(self) -> list[str]:
@@ -182,12 +197,19 @@ class Bao:
         return self.process.pid
 
     def write_config(self) -> None:
-        """Write the configuration again, after ``seal`` or ``more`` were changed."""
+        """Write the configuration again, after ``seal``, ``more`` or ``tls`` were changed."""
+        joins = "".join(f"  retry_join {{\n{lines}  }}\n" for lines in self.join)
+        certified = "  tls_disable = true\n"
+        if self.tls is not None:
+            certified = (
+                f'  tls_cert_file = "{self.tls.certificate}"\n  tls_key_file = "{self.tls.key}"\n'
+            )
         self.config_file.write_text(
-            f'storage "raft" {{\n  path = "{self.directory}/data"\n  node_id = "n1"\n'
-            "  performance_multiplier = 1\n}\n"
+            f'storage "raft" {{\n  path = "{self.directory}/data"\n'
+            f'  node_id = "{self.directory.name if self.join else "n1"}"\n'
+            f"  performance_multiplier = 1\n{joins}}}\n"
             f'listener "tcp" {{\n  address = "127.0.0.1:{self.port}"\n'
-            f'  cluster_address = "127.0.0.1:{self.cluster_port}"\n  tls_disable = true\n}}\n'
+            f'  cluster_address = "127.0.0.1:{self.cluster_port}"\n{certified}}}\n'
             f'api_addr = "{self.address}"\n'
             f'cluster_addr = "https://127.0.0.1:{self.cluster_port}"\n'
             f'log_level = "{self.log_level}"\nui = false\n{self.more}\n{self.seal}'
@@ -300,7 +322,7 @@ class Bao:
     ) -> Answer:
         """One call of ``/v1/<path>``; a status that means failure is not an exception here."""
         headers = {"X-Vault-Token": token} if token else {}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        connection = self._connection(timeout_s)
         try:
             content = None if body is None else json.dumps(body)
             connection.request(method, f"/v1/{path}", content, headers)
@@ -312,6 +334,13 @@ class Bao:
         with contextlib.suppress(ValueError):
             parsed = json.loads(text)
         return Answer(answer.status, parsed if isinstance(parsed, dict) else {})
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        return http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=timeout_s, context=_ANY_CERTIFICATE
+        )
 
     def must(
         self,

@@ -32,7 +32,7 @@ from tests.support.bao import Answer, free_port, wait_until
 
 KLUIS: Final = (sys.executable, "-m", "kluis")
 COMMAND_S: Final = 60.0
-GROUPS: Final = frozenset({"anchor", "audit", "backup", "client", "key"})
+GROUPS: Final = frozenset({"anchor", "audit", "backup", "client", "key", "server"})
 
 ANCHORS: Final = """\
 [anchors.disk]

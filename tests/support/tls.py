@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DAY: Final = timedelta(days=1)
+Span = tuple[timedelta, timedelta]
+"""From when and until when, from now on."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,19 @@ class Authority:
         self.certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
 
     def issue(
-        self, name: str, *hosts: str, others: Sequence[x509.GeneralName] = (), password: str = ""
+        self,
+        name: str,
+        *hosts: str,
+        others: Sequence[x509.GeneralName] = (),
+        password: str = "",
+        again: Issued | None = None,
+        valid: Span = (-DAY, DAY),
     ) -> Issued:
         """A certificate for these hosts and addresses, and ``others``; without SAN if there are
-        none. A ``password`` encrypts the key."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        none. A ``password`` encrypts the key. With ``again`` it is for the key of that one."""
+        key = ec.generate_private_key(ec.SECP256R1()) if again is None else _key(again.key)
         builder = (
-            _builder(_name(name), self._name, key.public_key())
+            _builder(_name(name), self._name, key.public_key(), valid)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
         )
@@ -72,8 +80,30 @@ class Authority:
         return issued
 
 
+def self_signed(folder: Path, name: str, *hosts: str, again: Issued | None = None) -> Issued:
+    """A certificate that nobody but itself vouches for; with ``again`` for the key of that one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1()) if again is None else _key(again.key)
+    names = x509.SubjectAlternativeName([*map(_general, hosts)])
+    builder = _builder(_name(name), _name(name), key.public_key()).add_extension(names, False)
+    issued = Issued(folder / f"{name}.crt", folder / f"{name}.key")
+    certificate = builder.sign(key, hashes.SHA256())
+    issued.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    _write_key(issued.key, key, "")
+    return issued
+
+
+def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    valid: Span = (-DAY, DAY),
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -82,8 +112,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - DAY)
-        .not_valid_after(now + DAY)
+        .not_valid_before(now + valid[0])
+        .not_valid_after(now + valid[1])
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kluis.cli import material, terminal
+from kluis.cli import material, shares_in, terminal
 from kluis.cli.options import Config, Format
 from kluis.cli.session import Session
 from kluis.errors import ChangeRefused
@@ -69,21 +69,41 @@ def import_(
     ] = None,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Destroy a key of that name that no client ever used."),
+        typer.Option("--replace", help="Destroy what is there: a key no client used, or shares."),
+    ] = False,
+    shares: Annotated[
+        str | None,
+        typer.Option("--shares", metavar="-|FILE", help="Shares of a server, one a line."),
+    ] = None,
+    threshold: Annotated[
+        int | None, typer.Option("--threshold", metavar="K", help="How many shares are needed.")
+    ] = None,
+    recovery: Annotated[
+        bool, typer.Option("--recovery", help="The shares are recovery keys of an auto seal.")
     ] = False,
 ) -> None:
-    """Take a Transit key of an OpenBao, so that the servers it seals unseal here as they are.
+    """Take a Transit key of an OpenBao, or with --shares the unseal shares of a server.
+
+    The servers that a Transit key seals then unseal here as they are.
 
     Reads what bao read -format=json transit/export/encryption-key/NAME prints, or
     transit/backup/NAME; pipe it in. kluis.toml must declare the key with kind = "transit". One
     that kluis apply made for it already goes with --replace, if no client used it. Importing
     again adds the versions that came since.
 
+    Shares are hex or base64, as an init printed them; - reads standard input, or asks without
+    showing them. The key is not declared. With more shares than are needed it shows whether they
+    belong together. More shares of a kept set join it; another set needs --replace.
+
     Example: kluis key import homelab/bletchley --file export.json
     """
     from kluis.keyring.exchange import MAX_EXPORT_BYTES
 
     session = Session(config)
+    if shares is not None or threshold is not None or recovery:
+        given = shares_in.Given(shares, file, threshold, recovery, replace)
+        shares_in.take(session, key, given)
+        return
     export = material.read(file, MAX_EXPORT_BYTES)
     found = session.call("key-import", key=key, export=export, replace=replace)
     if terminal.as_json():

@@ -1,4 +1,4 @@
-"""A key's material on its way in: from standard input or an owner's file, never an argument."""
+"""Keys and shares on their way in: from standard input or an owner's file, never an argument."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ def read(file: Path | None, limit_bytes: int) -> str:
         ) from None
 
 
+def shares(source: str, limit_bytes: int) -> str:
+    """A server's shares, one a line: ``-`` is standard input, or a prompt that shows nothing.
+
+    Raises UsageError, or Unsafe for a file that others can read.
+    """
+    if source == "-" and terminal.interactive():
+        return "\n".join(terminal.secret_lines("a share (an empty line ends it): "))
+    if source == "-":
+        data = sys.stdin.buffer.read(limit_bytes + 1)
+    else:
+        data = _of_file(Path(source), limit_bytes)
+    if len(data) > limit_bytes or not data.isascii():
+        raise UsageError(
+            "these are not the shares of a server",
+            "a share is one line of hex or base64, and there are at most 255",
+            "give the shares that the server's init printed, one a line",
+        )
+    return data.decode("ascii")
+
+
 def _of_input(limit_bytes: int) -> bytes:
     if terminal.interactive():
         raise UsageError(
@@ -52,7 +72,7 @@ def _of_file(path: Path, limit_bytes: int) -> bytes:
         raise UsageError(
             f"{path} can't be read: {error.strerror}",
             "it is another file's name, or not yours to read",
-            "name the file that the export is in, or pipe it in",
+            "name the right file, or pipe it in",
         ) from None
 
 
@@ -61,14 +81,14 @@ def _refuse_others(path: Path, file: BinaryIO) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(
             f"{path} is not a regular file",
-            "an export is read from a file or from standard input",
-            "name the file, or leave --file out",
+            "it is read from a file, or from standard input",
+            "name the file, or pipe it in",
         )
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
         raise Unsafe(
             f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})"
             if status.st_mode & 0o077
             else f"{path} belongs to another user (id {status.st_uid})",
-            "it holds a key: whoever can read it can unseal the servers that the key seals",
-            f"chown it to yourself and chmod 600 {path}; better, pipe the export in",
+            "whoever can read what is in it can unseal servers",
+            f"chown it to yourself and chmod 600 {path}; better, pipe it in",
         )

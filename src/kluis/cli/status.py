@@ -36,8 +36,18 @@ def _show(found: dict[str, Any]) -> None:
         terminal.line()
     for name, keyring in found["keyrings"].items():
         _show_keyring(name, keyring)
+    if found["servers"]:
+        _show_servers(found["servers"])
     for client, days in found["expires_in_days"].items():
         terminal.line(_expiry(client, days))
+
+
+def _show_servers(servers: dict[str, Any]) -> None:
+    from kluis.cli.server.shown import summary
+
+    terminal.line()
+    for name, server in servers.items():
+        terminal.line(summary(name, server))
 
 
 def _expiry(client: str, days: int) -> str:

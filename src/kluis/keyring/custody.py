@@ -3,10 +3,18 @@
 It is the material of a key of kind ``unseal-shares``, in canonical JSON:
 
     {"kluis": "shares/1", "purpose": "unseal" | "recovery", "threshold": 3, "shares": [base64 …],
-     "cluster_id": "…", "root_token": "…", "step": "…"}
+     "next": null | {"threshold": 2, "shares": [base64 …]}, "cluster_id": "…", "root_token": "…",
+     "step": "…", "node": "…", "attempt": "…"}
 
-``step`` is the word of a ceremony that is not yet over; empty when all is done. ``cluster_id`` is
-empty while it is not known, and so is ``root_token`` once it was revoked.
+``step`` is the word of a ceremony that is not yet over; empty when all is done:
+
+- ``begun``: an init was begun at the address ``node``; there are no shares yet;
+- ``kept``: the shares of an init are here, and what was to follow it is not done yet;
+- ``rekeying``: ``attempt`` is the nonce of a rekey. ``shares`` are valid until the server has
+  verified those in ``next``, and from then on only these are;
+- ``rotating``: ``root_token`` was made for one rotation, and is to be revoked.
+
+``cluster_id`` is empty while it is not known, and so is ``root_token`` once it was revoked.
 
 A share is what the server gave: 33 bytes for a key of 32 (Shamir's y, then one byte of x), or the
 32 bytes themselves where one share is enough.
@@ -35,10 +43,23 @@ FORMAT: Final = "shares/1"
 MAX_SHARES: Final = 255
 SHARE_BYTES: Final = (16, 256)
 MAX_INPUT_BYTES: Final = MAX_SHARES * 1024
-_TEXT_PATTERN: Final = r"[\x21-\x7e]{0,256}"
+_TEXT_PATTERN: Final = r"[\x21-\x7e]{0,1024}"
 _STEP_PATTERN: Final = r"[a-z-]{0,32}"
+_NODE_PATTERN: Final = r"[\x21-\x7e]{0,512}"
 
 Purpose = Literal["unseal", "recovery"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The shares of one key, of which ``threshold`` are enough. Nothing of it prints."""
+
+    threshold: int
+    shares: tuple[bytes, ...] = field(repr=False)
+
+    def some(self, count: int = 0) -> tuple[str, ...]:
+        """As many shares as are needed, or ``count``, in hex, as a server takes them."""
+        return tuple(share.hex() for share in self.shares[: count or self.threshold])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +72,23 @@ class Custody:
     cluster_id: str = ""
     root_token: str = field(default="", repr=False)
     step: str = ""
+    next: Shares | None = field(default=None, repr=False)
+    node: str = ""
+    attempt: str = ""
 
-    def some(self) -> tuple[str, ...]:
+    def some(self, count: int = 0) -> tuple[str, ...]:
         """As many shares as are needed and no more, in hex, as ``sys/unseal`` takes them."""
-        return tuple(share.hex() for share in self.shares[: self.threshold])
+        return self.present.some(count)
+
+    @property
+    def present(self) -> Shares:
+        """The shares that were valid last; see ``ways``."""
+        return Shares(self.threshold, self.shares)
+
+    def ways(self) -> tuple[Shares, ...]:
+        """The sets of shares of which one is valid, the likelier one first: in a rekey two."""
+        sets = (self.present, *(() if self.next is None else (self.next,)))
+        return tuple(one for one in sets if one.shares)
 
 
 def to_bytes(custody: Custody) -> bytes:
@@ -65,11 +99,21 @@ def to_bytes(custody: Custody) -> bytes:
             "purpose": custody.purpose,
             "threshold": custody.threshold,
             "shares": [to_base64(share) for share in custody.shares],
+            "next": None if custody.next is None else _json(custody.next),
             "cluster_id": custody.cluster_id,
             "root_token": custody.root_token,
             "step": custody.step,
+            "node": custody.node,
+            "attempt": custody.attempt,
         }
     )
+
+
+def _json(shares: Shares) -> JSON:
+    return {
+        "threshold": shares.threshold,
+        "shares": [to_base64(share) for share in shares.shares],
+    }
 
 
 def from_bytes(data: bytes) -> Custody:
@@ -77,17 +121,32 @@ def from_bytes(data: bytes) -> Custody:
     fields = Fields(read_canonical(data, MAX_MATERIAL_BYTES), "shares")
     fields.text("kluis", FORMAT)
     purpose = fields.text("purpose", "unseal|recovery")
-    shares = tuple(_share(value) for value in fields.items("shares", MAX_SHARES))
+    present, following = _shares(fields), fields.take("next")
     custody = Custody(
         purpose="unseal" if purpose == "unseal" else "recovery",
-        threshold=fields.integer("threshold", min(1, len(shares)), len(shares)),
-        shares=shares,
+        threshold=present.threshold,
+        shares=present.shares,
+        next=None if following is None else _following(following),
         cluster_id=fields.text("cluster_id", _TEXT_PATTERN),
         root_token=fields.text("root_token", _TEXT_PATTERN),
         step=fields.text("step", _STEP_PATTERN),
+        node=fields.text("node", _NODE_PATTERN),
+        attempt=fields.text("attempt", _TEXT_PATTERN),
     )
     fields.done()
     return custody
+
+
+def _following(value: JSON) -> Shares:
+    fields = Fields(value, "next")
+    shares = _shares(fields)
+    fields.done()
+    return shares
+
+
+def _shares(fields: Fields) -> Shares:
+    shares = tuple(_share(value) for value in fields.items("shares", MAX_SHARES))
+    return Shares(fields.integer("threshold", min(1, len(shares)), len(shares)), shares)
 
 
 def _share(value: JSON) -> bytes:

@@ -278,13 +278,18 @@ def _rotations(plan: Plan, document: Document) -> list[Step]:
     """What a new root secret means for the keys that stay."""
     kept = {name: key for name, key in document.keys.items() if name not in plan.lost_keys}
     rotated = sorted(name for name, key in kept.items() if key.kind in GENERATED_KINDS)
-    imported = sorted(set(kept).difference(rotated))
     steps = [Step(f"rotate {_keys(rotated)}")] if rotated else []
-    if imported:
-        stay = "stays as it is" if len(imported) == 1 else "stay as they are"
-        known = "who could open the keyring until now may know what was imported"
-        steps.append(Step(f"{_keys(imported)} {stay}: {known}"))
+    shares = sorted(name for name, key in kept.items() if key.kind == "unseal-shares")
+    imported = sorted(set(kept).difference(rotated, shares))
+    steps += _known(imported, "what was imported", "") if imported else []
+    steps += _known(shares, "the shares", "; kluis server rekey makes new ones") if shares else []
     return steps
+
+
+def _known(names: Collection[str], what: str, remedy: str) -> list[Step]:
+    stay = "stays as it is" if len(names) == 1 else "stay as they are"
+    known = f"who could open the keyring until now may know {what}"
+    return [Step(f"{_keys(names)} {stay}: {known}{remedy}")]
 
 
 def _keys(names: Collection[str]) -> str:

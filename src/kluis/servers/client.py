@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
+
+import aiohttp
 
 from kluis.errors import ServerError, UsageError
 from kluis.servers.http import SUCCESS, TIMEOUT_S, Answer, HttpApi
@@ -23,6 +26,19 @@ SYSTEM_TLS: Final = ServerTls()  # the system's authorities
 FIRST_POLL_S: Final = 0.02
 LONGEST_POLL_S: Final = 0.5
 STANDBY_S: Final = 5.0
+
+# What decides whether a server may get a share: never of another type.
+_SEAL_STATE: Final[Mapping[str, bool | int | str]] = {
+    "type": "",
+    "initialized": False,
+    "sealed": True,
+    "t": 0,
+    "n": 0,
+    "progress": 0,
+    "nonce": "",
+    "migration": False,
+    "recovery_seal": False,
+}
 
 T = TypeVar("T", bool, int, str)
 
@@ -55,6 +71,7 @@ class Health:
     sealed: bool
     standby: bool
     version: str
+    cluster_id: str = ""
 
     @property
     def active(self) -> bool:
@@ -80,7 +97,8 @@ class ServerClient:
 
     ``tls`` says whom to believe. ``False`` is for watching the health of a server on loopback
     whose certificate names another host: it accepts any certificate, so it is refused for other
-    addresses and for every other call.
+    addresses and for every other call. A ``connector`` that makes the connections in another way
+    decides by itself whom it believes.
 
     Raises:
         UsageError: the address or the CA file can't be used.
@@ -92,8 +110,9 @@ class ServerClient:
         *,
         tls: ServerTls | Literal[False] = SYSTEM_TLS,
         timeout_s: float = TIMEOUT_S,
+        connector: aiohttp.BaseConnector | None = None,
     ) -> None:
-        self._api = HttpApi(address, tls, timeout_s)
+        self._api = HttpApi(address, tls, timeout_s, connector)
         self._verify = tls is not False
         self._timeout_s = timeout_s
 
@@ -109,6 +128,11 @@ class ServerClient:
     ) -> None:
         await self._api.close()
 
+    @property
+    def proxied(self) -> bool:
+        """Whether the last answer told of a proxy on the way."""
+        return self._api.proxied
+
     # -- the seal
 
     async def health(self) -> Health:
@@ -120,7 +144,8 @@ class ServerClient:
             initialized=_get(body, "initialized", False),
             sealed=_get(body, "sealed", False),
             standby=_get(body, "standby", False),
-            version=_get(body, "version", ""),
+            version=_in_form(_VERSION, body, "version"),
+            cluster_id=_in_form(_UUID, body, "cluster_id"),
         )
 
     async def wait_active(self, standby_s: float = STANDBY_S) -> Health:
@@ -168,13 +193,15 @@ class ServerClient:
             _get(answer.body, "root_token", ""), tuple(key for key in keys if isinstance(key, str))
         )
 
-    async def unseal(self, share: str, *, migrate: bool = False) -> SealStatus:
+    async def unseal(
+        self, share: str, *, migrate: bool = False, timeout_s: float | None = None
+    ) -> SealStatus:
         """Enter one share, in hex or base64. Ask ``seal_status`` again before another one.
 
         ``migrate`` moves a server to the seal that its configuration names now.
         """
         body = {"key": share, **({"migrate": True} if migrate else {})}
-        answer = await self.call("PUT", "sys/unseal", body)
+        answer = await self.call("PUT", "sys/unseal", body, timeout_s=timeout_s)
         return _seal_status(self._with_seal_state("sys/unseal", answer))
 
     async def seal(self, token: str) -> None:
@@ -220,9 +247,13 @@ class ServerClient:
 
     def _with_seal_state(self, path: str, answer: Answer) -> Mapping[str, object]:
         """The body, which must say whether the server is sealed: a guess would be dangerous."""
-        if not isinstance(answer.body.get("sealed"), bool):
+        body = answer.body
+        if "sealed" not in body or any(
+            type(body.get(name, default)) is not type(default)
+            for name, default in _SEAL_STATE.items()
+        ):
             self._api.unexpected(path)
-        return answer.body
+        return body
 
     async def call(
         self,
@@ -255,22 +286,35 @@ class ServerClient:
         )
 
 
+# What a server says of itself is believed in its form only: it is printed, and it may be kept.
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_WORD: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_VERSION: Final = re.compile(r"v?[0-9]{1,4}(?:\.[0-9]{1,4}){1,3}(?:[-+][A-Za-z0-9.]{1,24})?")
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,40})")
+
+
 def _seal_status(body: Mapping[str, object]) -> SealStatus:
     return SealStatus(
-        seal_type=_get(body, "type", ""),
+        seal_type=_in_form(_WORD, body, "type"),
         initialized=_get(body, "initialized", False),
         sealed=_get(body, "sealed", True),
         threshold=_get(body, "t", 0),
         shares=_get(body, "n", 0),
         progress=_get(body, "progress", 0),
-        nonce=_get(body, "nonce", ""),
-        version=_get(body, "version", ""),
+        nonce=_in_form(_UUID, body, "nonce"),
+        version=_in_form(_VERSION, body, "version"),
         migration=_get(body, "migration", False),
         recovery_seal=_get(body, "recovery_seal", False),
-        storage_type=_get(body, "storage_type", ""),
-        cluster_name=_get(body, "cluster_name", ""),
-        cluster_id=_get(body, "cluster_id", ""),
+        storage_type=_in_form(_WORD, body, "storage_type"),
+        cluster_name=_in_form(_NAME, body, "cluster_name"),
+        cluster_id=_in_form(_UUID, body, "cluster_id"),
     )
+
+
+def _in_form(form: re.Pattern[str], body: Mapping[str, object], name: str) -> str:
+    """A text; "?" for one that has not the form that it should have."""
+    text = _get(body, name, "")
+    return text if not text or form.fullmatch(text) else "?"
 
 
 def _get(body: Mapping[str, object], name: str, default: T) -> T:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from ipaddress import ip_address
 from typing import Final, Literal, NoReturn
 
 import aiohttp
+from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from kluis.errors import (
@@ -30,6 +32,8 @@ from kluis.servers.tls import ServerTls, WrongPin
 MAX_ANSWER_BYTES: Final = 1 << 20
 TIMEOUT_S: Final = 10.0
 SUCCESS: Final = frozenset({200, 204})
+_SHARE: Final = "a share"  # stands for whatever a server could make of one
+_NAMED_BY_PROXIES: Final = ("Via", "Server")
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,23 @@ class Answer:
 class HttpApi:
     """The API at ``address``; ``open`` before the first call, ``close`` after the last.
 
+    ``connector`` makes the connections in another way, and decides by itself whom it believes.
+
     Raises:
         UsageError: the address or the CA file can't be used, or ``tls=False``, which verifies
             nothing, is asked for an address that is not on loopback.
     """
 
-    def __init__(self, address: str, tls: ServerTls | Literal[False], timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: ServerTls | Literal[False],
+        timeout_s: float,
+        connector: aiohttp.BaseConnector | None = None,
+    ) -> None:
         self.address = address
+        self.proxied = False
+        """Whether the last answer told of a proxy on the way. A stock server names no software."""
         self._base = _base_url(address)
         if tls is False and not self.on_loopback:
             raise UsageError(
@@ -61,8 +75,9 @@ class HttpApi:
                 "only a server on loopback may be watched without that",
                 "name its certificate authority instead",
             )
+        self._connector = connector
         self._tls: ssl.SSLContext | Literal[False] = (
-            tls.context() if tls and self._base.scheme == "https" else False
+            tls.context() if tls and connector is None and self._base.scheme == "https" else False
         )
         self._server_name = tls.server_name if tls else None
         self._timeout_s = timeout_s
@@ -80,8 +95,10 @@ class HttpApi:
 
     def open(self) -> None:
         """Make the session; needs a running event loop."""
+        here = _Loopback() if self.on_loopback and self._base.scheme == "http" else None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls), cookie_jar=aiohttp.DummyCookieJar()
+            connector=self._connector or aiohttp.TCPConnector(ssl=self._tls, resolver=here),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def close(self) -> None:
@@ -102,6 +119,8 @@ class HttpApi:
     ) -> Answer:
         """Call ``/v1/<path>``. A status that is not in ``accepted`` is an error.
 
+        A write is made once: it is a POST, for a PUT would be sent again when a connection ends.
+
         Raises:
             ServerError: not reachable, no answer in time, an answer too large or not accepted.
         """
@@ -112,7 +131,7 @@ class HttpApi:
             async with (
                 asyncio.timeout(timeout_s or self._timeout_s),
                 self._session.request(
-                    method,
+                    "POST" if method == "PUT" else method,
                     self._base / f"v1/{path}",
                     json=body,
                     headers=headers,
@@ -122,11 +141,12 @@ class HttpApi:
                 ) as response,
             ):
                 content = await self._bounded(response)
+                self.proxied = any(name in response.headers for name in _NAMED_BY_PROXIES)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise self._failure(error, timeout_s or self._timeout_s) from None
         answer = Answer(response.status, _object(content), content)
         if answer.status not in accepted:
-            raise self._refusal(method, path, answer)
+            raise self._refusal(method, path, answer, _secrets(body, token))
         return answer
 
     async def _bounded(self, response: aiohttp.ClientResponse) -> bytes:
@@ -165,9 +185,14 @@ class HttpApi:
             "check that it runs, and its address",
         )
 
-    def _refusal(self, method: str, path: str, answer: Answer) -> ServerError:
+    def _refusal(
+        self, method: str, path: str, answer: Answer, secrets: frozenset[str]
+    ) -> ServerError:
+        """The error of a refusal; the server's words only where they can't be a secret's echo."""
         said = answer.body.get("errors")
         reasons = [_short(text) for text in said] if isinstance(said, list) else []
+        if _SHARE in secrets or any(secret in reason for secret in secrets for reason in reasons):
+            reasons = []
         return ServerAnswered(
             f"{self.address} answered {answer.status} to {method} {path}",
             "; ".join(reasons[:3]) or "it gave no reason",
@@ -182,6 +207,26 @@ class HttpApi:
             "another service may listen there",
             "check the address",
         )
+
+
+def _secrets(body: Mapping[str, object] | None, token: str) -> frozenset[str]:
+    """What a server was sent that it must not have us print."""
+    share = body is not None and "key" in body
+    return frozenset({*({token} if token else ()), *({_SHARE} if share else ())})
+
+
+class _Loopback(aiohttp.ThreadedResolver):
+    """Finds addresses of this machine only, whatever a name of loopback leads to."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The addresses. Raises OSError when there is none on this machine."""
+        found = await super().resolve(host, port, family)
+        here = [one for one in found if ip_address(one["host"]).is_loopback]
+        if not here:
+            raise OSError(f"{host} is not on this machine")
+        return here
 
 
 def _object(content: bytes) -> Mapping[str, object]:

@@ -11,17 +11,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import ssl
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 
 from kluis.errors import UsageError
 
 PIN_PATTERN: Final = r"sha256:[A-Za-z0-9+/]{43}="
+_MOST_NAMES: Final = 32
+_MOST_CHARS: Final = 256
+_UNREADABLE: Final = (ValueError, x509.InvalidVersion, UnsupportedAlgorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class ServerTls:
         """A context that lets only this server through. Reads files. Raises UsageError."""
         context = _PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.hostname_checks_common_name = False  # as the servers' own clients: SANs only
         authorities = () if self.ca is None else certificates(self.ca)
         pinned = [one for one in authorities if self.pin and pin_of(one) == self.pin]
         if pinned:  # then nothing else is believed, and the chain itself proves the pin
@@ -84,10 +91,22 @@ class _PinnedSocket(ssl.SSLObject):
     def do_handshake(self) -> None:
         super().do_handshake()
         context = self.context
-        if isinstance(context, _PinnedContext) and context.pin is not None:
-            shown = self.getpeercert(binary_form=True)
-            if shown is None or pin_of(x509.load_der_x509_certificate(shown)) != context.pin:
-                raise WrongPin("the server's key is not the pinned one")
+        pin = context.pin if isinstance(context, _PinnedContext) else None
+        if pin is not None and not _has_pin(self.getpeercert(binary_form=True), pin):
+            raise WrongPin("the server's key is not the pinned one")
+
+
+def _has_pin(der: bytes | None, pin: str) -> bool:
+    try:
+        return der is not None and pin_of(_loaded(der)) == pin
+    except _UNREADABLE:
+        return False
+
+
+def _loaded(der: bytes) -> x509.Certificate:
+    with warnings.catch_warnings():  # of what a later version will refuse, like a serial below 1
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return x509.load_der_x509_certificate(der)
 
 
 class _PinnedContext(ssl.SSLContext):
@@ -95,3 +114,89 @@ class _PinnedContext(ssl.SSLContext):
 
     sslobject_class = _PinnedSocket
     pin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a certificate says of itself. Nothing of it is proven by that. Times are Unix time."""
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    starts_s: float
+    ends_s: float
+    pin: str
+    fingerprint: str
+    """Of the whole certificate, as ``openssl x509 -fingerprint -sha256`` prints it."""
+    pem: str
+
+
+class Onlooker:
+    """Contexts that refuse nobody, and note which certificate was shown: only for looking."""
+
+    def __init__(self) -> None:
+        self.shown: bytes | None = None
+        """The server's certificate of the last handshake, in DER."""
+
+    def context(self) -> ssl.SSLContext:
+        """A context that believes anybody. No secret may go over its connections."""
+        context = _NotingContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.onlooker = self
+        return context
+
+
+def read_certificate(der: bytes) -> Certificate:
+    """What a certificate says. Raises ValueError for what is none, or is of an unknown kind."""
+    try:
+        read = _loaded(der)
+        return Certificate(
+            subject=_plain(read.subject.rfc4514_string()),
+            issuer=_plain(read.issuer.rfc4514_string()),
+            names=_names(read),
+            starts_s=read.not_valid_before_utc.timestamp(),
+            ends_s=read.not_valid_after_utc.timestamp(),
+            pin=pin_of(read),
+            fingerprint=hashlib.sha256(der).digest().hex(":").upper(),
+            pem=read.public_bytes(Encoding.PEM).decode("ascii"),
+        )
+    except _UNREADABLE:
+        raise ValueError from None
+
+
+def trusting(pem: str) -> ssl.SSLContext:
+    """A context that believes one certificate, with its dates and its name, and no authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _trust(context, x509.load_pem_x509_certificates(pem.encode("ascii")))
+    return context
+
+
+def _names(read: x509.Certificate) -> tuple[str, ...]:
+    try:
+        found = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return ()
+    names = [*found.get_values_for_type(x509.DNSName)]
+    names += map(str, found.get_values_for_type(x509.IPAddress))
+    return tuple(_plain(name) for name in names[:_MOST_NAMES])
+
+
+def _plain(text: str) -> str:
+    """What a stranger says, in a form that can do nothing to a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text[:_MOST_CHARS])
+
+
+class _NotingSocket(ssl.SSLObject):
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        context = self.context
+        if isinstance(context, _NotingContext) and context.onlooker is not None:
+            context.onlooker.shown = self.getpeercert(binary_form=True)
+
+
+class _NotingContext(ssl.SSLContext):
+    sslobject_class = _NotingSocket
+    onlooker: Onlooker | None = None

@@ -16,7 +16,13 @@ from kluis.errors import KluisError, NotRunning, ServiceError
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 ANSWER_S: Final = 120.0
 PATIENT: Final = frozenset(
-    {"apply", "client-issue", "client-revoke", "key-rotate", "key-import", "key-retire"}
+    {
+        *("apply", "client-issue", "client-revoke"),
+        *("key-rotate", "key-import", "key-retire", "shares-import"),
+        *("server-init", "server-init-keep"),
+        *("server-generate-root", "server-rekey", "server-rotate"),
+        *("server-wake", "watch-once", "server-migrate"),
+    }
 )
 """What is waited for without an end: who gave up would miss paper or a token, or what was done."""
 _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid

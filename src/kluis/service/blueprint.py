@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from kluis.anchors.base import Anchor
 from kluis.keyring.plan import Wanted
 from kluis.servers.declared import Server
 from kluis.store.base import Store
+from kluis.wake.base import Hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Blueprint:
 
     servers: Mapping[str, Server] = field(default_factory=dict)
     """The servers to watch, by their names."""
+    hooks: Callable[[], Mapping[str, Hook]] = dict
+    """Makes what may run after a recovery, by its names. Raises KluisError."""
 
     def keeping(self, old: Blueprint) -> Blueprint:
         """The same with the old anchors whose settings did not change.

@@ -29,8 +29,8 @@ def kept_if_any(house: House, path: KeyPath) -> Custody | None:
 def keep(house: House, path: KeyPath, kept_now: Custody, event: str) -> None:
     """Write it, in the place of what was kept, and put that on record before.
 
-    The caller holds ``house.changing``. Raises Locked, StoreError, AuditError, and UnknownKey when
-    a key of another kind has that name.
+    The caller holds ``house.changing``. Raises Locked, StoreError, AuditError, UnknownKey when a
+    key of another kind has that name, and DocumentError when it could not be read again.
     """
     guard = house.guard(path.keyring)
     opened = guard.require_open()
@@ -42,10 +42,14 @@ def keep(house: House, path: KeyPath, kept_now: Custody, event: str) -> None:
             "name another key",
         )
     number = 1 if old is None else old.latest + 1
-    version = Version(custody.to_bytes(kept_now), now())
+    material = custody.to_bytes(kept_now)
+    custody.require(material, str(path))  # what a server said must not make it unreadable
+    version = Version(material, now())
     key = Key("unseal-shares", {number: version}, minimum=number)
     changed = change.put_key(opened, path.key, key, now())
     with recorded(
         house, event, keyring=path.keyring, key=path.key, version=str(number), what=kept_now.step
     ):
         guard.save(changed.opened)
+    if house.watcher is not None:
+        house.watcher.wake()  # what was refused, or was not there, may fit now

@@ -22,6 +22,8 @@ from kluis.store.process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from kluis.facade.audit import AuditLog
+    from kluis.servers.watch.watcher import Watcher
+    from kluis.service.watching import Watching
 
 Draw = Callable[[], Blueprint]
 
@@ -54,6 +56,12 @@ class House:
         self.serving = False
         self.audit: AuditLog | None = None
         """The facade's, while one serves: nobody else may write to that log."""
+        self.watcher: Watcher | None = None
+        """What keeps the declared servers unsealed, while this process does."""
+        self.watching: Watching | None = None
+        """And what is told of it."""
+        self.redrawn = asyncio.Event()
+        """Set whenever the configuration was taken anew; cleared by who waits for that."""
         self._draw = draw
         self._rhythm = rhythm or Rhythm()
         self._log = log
@@ -116,11 +124,14 @@ class House:
         blueprint = self._draw()
         self._refuse_moves(blueprint)
         self._hold(blueprint)
+        if self.watching is not None:
+            self.watching.take(blueprint)
         self.blueprint = blueprint.keeping(self.blueprint)
         for guard in self.guards.values():
             guard.anchors = self.blueprint.anchors
             if not guard.is_open:
                 guard.wake()
+        self.redrawn.set()
 
     def _refuse_moves(self, blueprint: Blueprint) -> None:
         for name in self.guards:
@@ -199,7 +210,13 @@ class House:
                     found[name] = (datetime.fromisoformat(end) - datetime.now(UTC)).days
         return found
 
+    def watch(self, watching: Watching) -> None:
+        """Servers are watched in this process from now on."""
+        self.watching, self.watcher = watching, watching.watcher
+
     def _report(self, event: Event) -> None:
+        if event.what == status.OPENED and self.watcher is not None:
+            self.watcher.wake()  # the shares that it lacked may be readable now
         if self._log is None:
             return
         say = self._log.warning if event.what in status.WARNINGS else self._log.info

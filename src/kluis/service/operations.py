@@ -27,7 +27,21 @@ async def status(house: House, args: Args) -> dict[str, JSON]:
         guard = house.guards.get(name)
         keyrings[name] = _not_made(house, name) if guard is None else _keyring(guard)
     expiries: dict[str, JSON] = dict(sorted(house.expiries().items()))
-    return {"keyrings": keyrings, "service": house.serving, "expires_in_days": expiries}
+    return {
+        "keyrings": keyrings,
+        "service": house.serving,
+        "servers": _watched(house),
+        "expires_in_days": expiries,
+    }
+
+
+def _watched(house: House) -> dict[str, JSON]:
+    """The servers that this process watches; those that nobody watches are not asked here."""
+    if house.watcher is None:
+        return {}
+    from kluis.service import servers
+
+    return servers.watched(house)
 
 
 def _not_made(house: House, name: str) -> dict[str, JSON]:
@@ -178,7 +192,23 @@ def said(errors: Mapping[str, KluisError]) -> dict[str, JSON]:
 
 def table() -> dict[str, Operation]:
     """All operations by name."""
-    from kluis.service import admission, anchors, applying, backups, healing, keys
+    from kluis.service import (
+        admission,
+        anchors,
+        applying,
+        backups,
+        ceremonies,
+        healing,
+        keys,
+        making,
+        migration_begin,
+        migrations,
+        rekeying,
+        rooting,
+        servers,
+        shares,
+        waking,
+    )
 
     return {
         "status": status,
@@ -205,6 +235,22 @@ def table() -> dict[str, Operation]:
         "backup-list": backups.backup_list,
         "backup-note": backups.backup_note,
         "backup-forget": backups.backup_forget,
+        "shares-import": shares.shares_import,
+        "server-list": servers.server_list,
+        "server-hold": servers.server_hold,
+        "server-release": servers.server_release,
+        "server-migration": migrations.server_migration,
+        "server-migrate": migrations.server_migrate,
+        "server-migrate-plan": migration_begin.server_migrate_plan,
+        "server-migrate-begin": migration_begin.server_migrate_begin,
+        "server-migrate-back": migrations.server_migrate_back,
+        "server-init": ceremonies.server_init,
+        "server-init-keep": making.server_init_keep,
+        "server-generate-root": rooting.server_generate_root,
+        "server-rekey": rekeying.server_rekey,
+        "server-rotate": rooting.server_rotate,
+        "server-wake": waking.server_wake,
+        "watch-once": waking.watch_once,
     }
 
 
@@ -213,6 +259,10 @@ CHANGES: Final = frozenset(
         *("apply", "heal", "client-issue", "client-revoke"),
         *("key-rotate", "key-import", "key-export", "key-retire", "key-reinstate"),
         *("backup-note", "backup-forget"),
+        *("shares-import", "server-hold", "server-release"),
+        *("server-migrate", "server-migrate-begin", "server-migrate-back"),
+        *("server-init", "server-init-keep"),
+        *("server-generate-root", "server-rekey", "server-rotate"),
     }
 )
 """Operations that write, if only to the audit log; on their own they need the folders alone."""

@@ -1,7 +1,8 @@
 """What transit anchors hang on, as far as configurations tell: which keyrings their servers need.
 
-A server is known by the ``address`` of a client or of a key, a facade by where it listens and by
-its own ``address``. Loopback is looked up in the installation itself before the others.
+A server is known by the ``address`` of a client or of a key, or by ``[servers.…]`` that its shares
+are pushed to; a facade by where it listens and by its own ``address``. Loopback is looked up in
+the installation itself before the others.
 """
 
 from __future__ import annotations
@@ -9,12 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kluis.addresses import LOOPBACK, Endpoint, canonical_host, endpoint, is_wildcard
+from kluis.addresses import (
+    LOOPBACK,
+    Endpoint,
+    canonical_host,
+    endpoint,
+    is_wildcard,
+    split_address,
+)
 from kluis.keyring import policy
 from kluis.keyring.circles import Graph, KeyringId, Station, Supply
 from kluis.keyring.policy import Policy
 from kluis.settings.anchors import AnchorSettings, PassphraseSettings, TransitSettings
 from kluis.settings.root import Configuration
+from kluis.settings.servers import ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +89,24 @@ def _servers(home: Home, mount: str) -> Iterator[Server]:
     for owner, keyring in settings.keyrings.items():
         for name, key in keyring.keys.items():
             yield f"{name}{of_home}", _endpoints(key.address), _keyrings(home, {owner})
+    for name, declared in settings.servers.items():
+        if declared.unseal is not None:  # while it is sealed it serves nothing
+            owner = declared.unseal.partition("/")[0]
+            yield f"{name}{of_home}", _reached(declared), _keyrings(home, {owner})
     if settings.facade is not None:
         served = {mount} if mount in settings.keyrings else set(settings.keyrings)
         host, port = settings.facade.address
         listens = Endpoint(LOOPBACK if is_wildcard(host) else canonical_host(host), port)
         reached = _endpoints(settings.facade.known_as) | {listens}
         yield f"the facade{of_home}", reached, _keyrings(home, served)
+
+
+def _reached(server: ServerSettings) -> frozenset[Endpoint]:
+    """Where a watched server is reached, as far as that is written down."""
+    if server.dns is None:
+        return _endpoints(server.addresses)
+    host, port = split_address(server.dns)
+    return frozenset({Endpoint(canonical_host(host), port)})
 
 
 def _endpoints(addresses: Iterable[str]) -> frozenset[Endpoint]:

@@ -72,7 +72,7 @@ def nothing_to_watch() -> SettingsError:
     return SettingsError(
         "kluis.toml declares no server",
         "there is nothing to watch",
-        "kluis server add NAME ADDRESS declares one",
+        "kluis server add NAME --address URL declares one",
     )
 
 

@@ -27,6 +27,7 @@ _CREDENTIAL: Final = "the name of a systemd credential: letters, digits, '.', _ 
 
 FORMS: Final[Mapping[str, str]] = {
     "address": _URL,
+    "addresses": _URL,
     "certificate_san": "up to 512 visible ASCII characters without spaces",
     "cluster_id": "the id that the server tells; kluis server add writes it",
     "credential": _CREDENTIAL,
@@ -35,6 +36,10 @@ FORMS: Final[Mapping[str, str]] = {
     "env": _VARIABLE,
     "key": _KEY_NAME,
     "keys": "a keyring and a key, like homelab/bletchley",
+    "login_audience": "visible ASCII characters without spaces",
+    "login_mount": "a path like kubernetes or team/kubernetes, without / at its ends",
+    "login_role": "visible ASCII characters without spaces",
+    "login_service_account": "a service account like NAMESPACE/NAME",
     "mount": "a path like transit or team/transit, without / at its ends",
     "namespace": "a path of letters, digits, '.', _ and -, like team/unit",
     "pin_credential": _CREDENTIAL,

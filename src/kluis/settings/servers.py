@@ -14,6 +14,7 @@ from kluis.settings.types import (
     AnchorName,
     HttpUrl,
     KeyPath,
+    MountPath,
     Seconds,
     Settings,
 )
@@ -95,19 +96,32 @@ class ExternalSecretsHook(HookBase):
     """Wake the External Secrets Operator: stores first, then what is not fresh.
 
     ``stores`` are names of ClusterSecretStores, or NAMESPACE/NAME of SecretStores; without any,
-    all whose provider is a Vault or an OpenBao.
+    all whose provider is a Vault or an OpenBao. With ``login_role`` and ``login_service_account``
+    (NAMESPACE/NAME) a test login has to succeed first, at ``auth/<login_mount>/login``.
     """
 
     kind: Literal["external-secrets"]
     stores: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+(?:/[a-z0-9.-]+)?$")], ...] = ()
+    login_role: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,256}$")] | None = None
+    login_service_account: (
+        Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}$")] | None
+    ) = None
+    login_mount: MountPath = "kubernetes"
+    login_audience: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,256}$")] | None = None
     timeout_s: Seconds = 300.0
+
+    @model_validator(mode="after")
+    def _whole_login(self) -> ExternalSecretsHook:
+        if (self.login_role is None) != (self.login_service_account is None):
+            raise ValueError("name login_role and login_service_account together, or neither")
+        return self
 
 
 class RolloutHook(HookBase):
     """Restart workloads, each written ``deployment/NAMESPACE/NAME``, and wait until they are."""
 
     kind: Literal["rollout"]
-    workloads: Annotated[tuple[Workload, ...], Field(min_length=1)]
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1, max_length=64)]
     timeout_s: Seconds = 300.0
 
 
@@ -119,6 +133,12 @@ class WebhookHook(HookBase):
     bearer: OneSource | None = None
     ca: Path | None = None
     timeout_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _no_token_in_the_clear(self) -> WebhookHook:
+        if self.bearer is not None and self.url.startswith("http:") and not _on_loopback(self.url):
+            raise ValueError("a token is never sent over plain http beyond loopback; use https")
+        return self
 
 
 class CommandHook(HookBase):

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from kluis.keyring.backups import Backups
 from kluis.keyring.document import Document
+from kluis.keyring.holds import Holds
+from kluis.keyring.migrations import Migrations
 
 
 class Store(Protocol):
@@ -43,6 +45,34 @@ class Store(Protocol):
 
     def save_backups(self, name: str, backups: Backups) -> None:
         """Write the known backups; a crash leaves the old or the new record, whole.
+
+        Raises Unsafe or WriteFailed.
+        """
+        ...
+
+    def load_holds(self, name: str) -> Holds:
+        """The servers that are held; none when nobody held one. Quick when nothing changed.
+
+        Raises Unsafe or DocumentError.
+        """
+        ...
+
+    def save_holds(self, name: str, holds: Holds) -> None:
+        """Write the held servers; a crash leaves the old or the new record, whole.
+
+        Raises Unsafe or WriteFailed.
+        """
+        ...
+
+    def load_migrations(self, name: str) -> Migrations:
+        """The servers on their way to another seal; none when there are none on record.
+
+        Raises Unsafe or DocumentError.
+        """
+        ...
+
+    def save_migrations(self, name: str, migrations: Migrations) -> None:
+        """Write the migrations; a crash leaves the old or the new record, whole.
 
         Raises Unsafe or WriteFailed.
         """

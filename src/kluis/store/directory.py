@@ -3,6 +3,8 @@
     <folder>/<name>.json             the document
     <folder>/<name>.seen             the highest revision ever seen here, and its digest
     <folder>/<name>.backups          what known backups of servers need of its keys
+    <folder>/<name>.holds            the servers that a person holds
+    <folder>/<name>.migrations       the servers on their way to another seal
     <folder>/history/<name>.<r>.json the last documents before it
     <folder>/write.lock              held while writing
 
@@ -17,10 +19,10 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from kluis.errors import (
     Conflict,
@@ -31,6 +33,8 @@ from kluis.errors import (
     WriteFailed,
 )
 from kluis.keyring import backups as known_backups
+from kluis.keyring import holds as held_servers
+from kluis.keyring import migrations as migrated_servers
 from kluis.keyring.backups import MAX_BACKUPS_BYTES, Backups
 from kluis.keyring.crypto import sha256
 from kluis.keyring.document import (
@@ -40,6 +44,8 @@ from kluis.keyring.document import (
     from_bytes,
     to_bytes,
 )
+from kluis.keyring.holds import MAX_HOLDS_BYTES, Holds
+from kluis.keyring.migrations import MAX_MIGRATIONS_BYTES, Migrations
 from kluis.keyring.strict import Fields, read_json
 from kluis.store.files import (
     make_folder,
@@ -51,6 +57,8 @@ from kluis.store.files import (
     write_failed,
 )
 
+R = TypeVar("R")
+
 KEPT: Final = 10
 _MARK_BYTES: Final = 4096
 
@@ -61,6 +69,7 @@ class DirectoryStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._history = folder / "history"
+        self._holds: dict[str, tuple[object, Holds]] = {}
 
     def load(self, name: str, *, accept_rollback: bool = False) -> Document:
         """The document as it was last written; see Store.load."""
@@ -142,18 +151,50 @@ class DirectoryStore:
     def load_backups(self, name: str) -> Backups:
         """The known backups; see Store.load_backups."""
         path = self._backups_path(name)
-        data = self._read_file(path, MAX_BACKUPS_BYTES + 1)
-        try:
-            return Backups() if data is None else known_backups.from_bytes(data)
-        except DocumentError as error:
-            error.seen = f"{path}: {error.seen}"
-            raise
+        return self._record(path, MAX_BACKUPS_BYTES, known_backups.from_bytes) or Backups()
 
     def save_backups(self, name: str, backups: Backups) -> None:
         """Write the known backups; see Store.save_backups."""
         self._make_folders()
         with self._locked():
             replace(self._backups_path(name), known_backups.to_bytes(backups))
+
+    def load_holds(self, name: str) -> Holds:
+        """The held servers; see Store.load_holds. The file is read only when it is another one."""
+        path = self._holds_path(name)
+        stamp = _stamp(path)
+        known = self._holds.get(name)
+        if known is None or known[0] != stamp:
+            read = self._record(path, MAX_HOLDS_BYTES, held_servers.from_bytes) or Holds()
+            known = self._holds[name] = stamp, read
+        return known[1]
+
+    def save_holds(self, name: str, holds: Holds) -> None:
+        """Write the held servers; see Store.save_holds."""
+        self._make_folders()
+        with self._locked():
+            replace(self._holds_path(name), held_servers.to_bytes(holds))
+
+    def load_migrations(self, name: str) -> Migrations:
+        """The servers on their way to another seal; see Store.load_migrations."""
+        path = self.folder / f"{name}.migrations"
+        read = migrated_servers.from_bytes
+        return self._record(path, MAX_MIGRATIONS_BYTES, read) or Migrations()
+
+    def save_migrations(self, name: str, migrations: Migrations) -> None:
+        """Write the migrations; see Store.save_migrations."""
+        self._make_folders()
+        with self._locked():
+            path = self.folder / f"{name}.migrations"
+            replace(path, migrated_servers.to_bytes(migrations))
+
+    def _record(self, path: Path, limit_bytes: int, read: Callable[[bytes], R]) -> R | None:
+        data = self._read_file(path, limit_bytes + 1)
+        try:
+            return None if data is None else read(data)
+        except DocumentError as error:
+            error.seen = f"{path}: {error.seen}"
+            raise
 
     def _parse(self, name: str, data: bytes) -> Document:
         try:
@@ -210,6 +251,9 @@ class DirectoryStore:
 
     def _backups_path(self, name: str) -> Path:
         return self.folder / f"{name}.backups"
+
+    def _holds_path(self, name: str) -> Path:
+        return self.folder / f"{name}.holds"
 
     def _seen(self, name: str) -> bytes | None:
         return self._read_file(self._seen_path(name), _MARK_BYTES)
@@ -273,6 +317,17 @@ class DirectoryStore:
 def _mark(document: Document, data: bytes) -> bytes:
     mark = {"id": document.id, "revision": document.revision, "sha256": sha256(data).hex()}
     return json.dumps(mark).encode("ascii")
+
+
+def _stamp(path: Path) -> object:
+    """What changes whenever a file does; None when there is none. Raises Unsafe."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return status.st_ino, status.st_size, status.st_ctime_ns  # which cp --preserve can't set back
 
 
 def _known(mark: bytes) -> tuple[str, int] | None:

@@ -48,6 +48,25 @@ def put(new: Path, path: Path) -> None:
         raise _given_up(new, path, error) from None
 
 
+def rewrite(path: Path, data: bytes) -> None:
+    """Write a file of a person's, or leave the old one whole; its mode and its owner stay.
+
+    Raises WriteFailed.
+    """
+    try:
+        old = path.stat()
+    except OSError as error:
+        raise write_failed(path, error) from None
+    new = prepare(path, data)
+    try:
+        if (old.st_uid, old.st_gid) != (new.stat().st_uid, new.stat().st_gid):
+            os.chown(new, old.st_uid, old.st_gid)
+        new.chmod(stat.S_IMODE(old.st_mode))
+    except OSError as error:
+        raise _given_up(new, path, error) from None
+    put(new, path)
+
+
 def make_folder(folder: Path) -> None:
     """The folder and those above it, each safely entered in the one above. Raises OSError."""
     if not folder.is_dir():

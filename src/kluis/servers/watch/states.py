@@ -54,20 +54,30 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A person's word that a server stays as it is, until ``until_s`` (Unix time), or for good."""
+    """A person's word that a server stays as it is, until ``until_s`` (Unix time), or for good.
+
+    ``seen`` is empty, or says why it is held although nobody said so: the record can't be read.
+    """
 
     since_s: float
     until_s: float | None = None
+    seen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
-    """One server with its nodes, by their addresses. ``down_since_s`` is None while one works."""
+    """One server with its nodes, by their addresses. ``down_since_s`` is None while one works.
+
+    ``seen``, ``means`` and ``next_step`` say why its nodes can't be found; empty while they can.
+    """
 
     name: str
     nodes: Mapping[str, NodeView] = field(default_factory=dict)
     hold: Hold | None = None
     down_since_s: float | None = None
+    seen: str = ""
+    means: str = ""
+    next_step: str = ""
 
 
 @dataclass(frozen=True, slots=True)

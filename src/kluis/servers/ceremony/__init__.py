@@ -1,0 +1,1 @@
+"""Making a server safely, and renewing its keys: what is decided, and the calls for it."""
