@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from kluis.addresses import split_address
 from kluis.configuration import ConfigurationFile
 from kluis.servers.declared import Discovery, Identity, KeyPath, Listed, Server
-from kluis.servers.tls import ServerTls
 from kluis.settings.servers import ServerSettings
 
 
@@ -17,6 +16,8 @@ def servers(file: ConfigurationFile) -> Mapping[str, Server]:
 
 
 def _server(file: ConfigurationFile, name: str, said: ServerSettings) -> Server:
+    from kluis.servers.tls import ServerTls  # with certificates, which most files never name
+
     ca = None if said.ca is None else file.resolve(said.ca)
     return Server(
         name=name,
@@ -40,7 +41,7 @@ def _key_path(path: str | None) -> KeyPath | None:
 def _discovery(file: ConfigurationFile, said: ServerSettings) -> Discovery:
     if said.addresses:
         return Listed(said.addresses)
-    from kluis.servers import discovery  # with an HTTP client, which most commands never need
+    from kluis.servers import discovery  # with an HTTP client
 
     if said.dns is not None:
         return discovery.Dns(*split_address(said.dns))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from kluis.servers.tls import ServerTls
+if TYPE_CHECKING:
+    from kluis.servers.tls import ServerTls
 
 
 class KeyPath(NamedTuple):

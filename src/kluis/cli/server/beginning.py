@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def begin(session: Session, wish: Wish) -> None:
     """Plan, ask, take the snapshot, write the stanzas, and put it on record. Raises KluisError."""
     old, new = moving.stanza(wish.old), moving.stanza(wish.new)
     if wish.to == "other" or wish.new is not None:
-        new = _given(new)
+        new = _given(new, "")
     asked = {
         "server": wish.name,
         "to": wish.to,
@@ -52,6 +53,10 @@ def begin(session: Session, wish: Wish) -> None:
     }
     found = session.call("server-migrate-plan", **asked)
     old = _old(found, old)
+    if new is not None:
+        new = _given(new, found["seal"])
+    elif wish.to == "facade":
+        moving.facade_address(session.file)  # so that a mistake there shows before anything is done
     _refuse_without_snapshot(found, wish)
     _confirm(found, wish)
     moving.make_folder(wish.folder)
@@ -65,10 +70,10 @@ def begin(session: Session, wish: Wish) -> None:
     )
 
 
-def _given(new: Stanza | None) -> Stanza:
+def _given(new: Stanza | None, kind: str) -> Stanza:
     from kluis.servers.migration import stanzas
 
-    return stanzas.given(new, "")
+    return stanzas.given(new, kind)
 
 
 def _old(found: Mapping[str, Any], old: Stanza | None) -> Stanza | None:
@@ -133,7 +138,7 @@ def _plan(found: Mapping[str, Any], wish: Wish) -> list[str]:
 def _snapshot(session: Session, found: Mapping[str, Any], wish: Wish) -> Path | None:
     if wish.no_snapshot or found["way"] == "re-point":
         return None
-    path = wish.snapshot or wish.folder / "before.snap"
+    path = wish.snapshot or wish.folder / f"before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.snap"
     size = moving.take_snapshot(session.file, wish.name, found["active"], wish.token, path)
     terminal.note(f"snapshot: {path}, {size} bytes, whole")
     return path
@@ -145,11 +150,9 @@ def _files(
     """The stanzas, by the names of their files."""
     from kluis.servers.migration import stanzas
 
-    if new is not None:
-        new = stanzas.given(new, found["seal"])
-    elif wish.to == "facade":
+    if new is None and wish.to == "facade":
         new = _facade(session, found, wish)
-    elif wish.to == "static":
+    elif new is None and wish.to == "static":
         new = stanzas.static()
     return stanzas.files(old, new, repoint=found["way"] == "re-point")
 

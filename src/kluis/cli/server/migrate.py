@@ -98,7 +98,7 @@ def migrate(  # noqa: PLR0913, PLR0917 - one for each option
     told = session.call("server-migration", server=name)
     if status:
         _finish(told)
-    if told["ended"] and to and (told.get("to") != to or told["place"] != "done"):
+    if told["ended"] and to and not _is_there(told, to, key):
         folder = out or Path(f"{name}-seal")
         wish = Wish(
             name, to, key, client, old_config, new_config, folder, snapshot, no_snapshot, issue,
@@ -110,6 +110,11 @@ def migrate(  # noqa: PLR0913, PLR0917 - one for each option
     if back:
         _turn(session, name, yes)
     _go_on(session, name, wait=wait, token=token, restarted=restarted)
+
+
+def _is_there(told: Mapping[str, Any], to: str, key: str) -> bool:
+    """Whether the last migration led to where it is to go."""
+    return told["place"] == "done" and told["to"] == to and key in ("", told["key"])
 
 
 def _token(from_input: bool) -> str:

@@ -40,11 +40,12 @@ def _seal(node: Mapping[str, Any]) -> str:
 
 
 def _headline(told: Mapping[str, Any]) -> str:
-    way = f"from {told['from']} to {told['seal']}"
-    if told["place"] == "done":
-        return f"moved {way}, proven {told['proven']}"
     if told["place"] == "gone-back":
         return "back on the seal that it had"
+    chosen = told["seal"] if told["to"] == "other" else told["to"]
     if told["back"]:
-        return f"going back, {way}"
+        return "going back to the seal that it had"
+    way = f"from {told['from']} to {chosen}"
+    if told["place"] == "done":
+        return f"moved {way}, proven {told['proven']}"
     return f"on its way {way}, since {told['began']}"

@@ -117,19 +117,26 @@ def notes(one: Migration, unseal: str, recovery: str) -> list[str]:
 
     ``unseal`` and ``recovery`` are the keys of those names in kluis.toml, empty where not given.
     """
+    said = [] if one.back or one.repoint else [*_kept(one, unseal, recovery), _snapshots(one)]
+    return [*said, f"the files in {one.folder} may hold tokens: remove them when all is well"]
+
+
+def _kept(one: Migration, unseal: str, recovery: str) -> list[str]:
+    """What the shares are good for now."""
+    was, now = one.source == "shamir", one.target == "shamir"
     said: list[str] = []
-    was, kept = one.source == "shamir", one.target == "shamir"
-    if was and not kept:
+    if was and not now:
         said.append("the shares are recovery keys from now on: they unseal nothing any more")
         if unseal == one.shares:
             said.append(f'in [servers.{one.server}] write recovery = "{unseal}", not unseal')
-    if kept and not was:
+    if now and not was:
         said.append("the recovery keys are its shares from now on: they unseal it")
         if recovery == one.shares:
             said.append(f'in [servers.{one.server}] write unseal = "{recovery}", not recovery')
-    if not was and not one.repoint:
-        said.append(
-            "snapshots from before need the old seal: keep its KMS for as long as you keep them"
-        )
-    said.append(f"the files in {one.folder} may hold tokens: remove them when all is well")
     return said
+
+
+def _snapshots(one: Migration) -> str:
+    if one.source == "shamir":
+        return "snapshots from before need a server without a seal stanza, and these shares"
+    return "snapshots from before need the old seal: keep its KMS for as long as you keep them"
