@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kluis import compose, configuration
+from kluis.keyring import custody
 from kluis.keyring.keys import Key
 from tests.support.bao import Bao, transit_seal
 from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING, Done, House, Service
+from tests.support.watched import WatchingHouse
 
 PASSPHRASE = "seven quiet umbrellas dance"
 CONFIGURATION = (
@@ -169,6 +171,53 @@ def test_no_secret_is_anywhere_but_where_it_was_asked_for(tmp_path: Path) -> Non
     assert len(life.said) > 40
     found = list(leaks(life, {**life.said, **files}))
     assert not found, "\n".join(found)
+
+
+def test_no_share_of_a_watched_server_is_anywhere(tmp_path: Path) -> None:
+    bao = Bao(tmp_path / "vault")
+    table = f'[servers.vault]\naddresses = ["{bao.address}"]\nunseal = "homelab/vault"\n'
+    house = WatchingHouse(tmp_path / "house", table)
+    life = Life(house)
+    house.apply()
+    with watching_processes(life.said), bao:
+        with house.watch() as service:
+            life_of_a_watched_server(life, bao)
+            life.said["the metrics"] = house.watch_metrics().encode()
+            life.said["the log of watch"] = service.log_file.read_bytes()
+        life.said["the log of the server"] = bao.log_file.read_bytes()
+    files = {str(p): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert len(life.secrets) == 3 + 3 + 2 + 1
+    found = list(leaks(life, {**life.said, **files}))
+    assert not found, "\n".join(found)
+
+
+def life_of_a_watched_server(life: Life, bao: Bao) -> None:
+    """Made, restarted, sealed by shares that do not fit, made anew in its shares, and looked at."""
+    life.run("server", "init", "vault", "--shares", "3", "--threshold", "2", "--yes")
+    life.secrets |= custody_of(life.house, "first")
+    bao.wait_active()
+    bao.kill9()
+    bao.start()
+    bao.wait_active()
+    life.run("key", "import", "homelab/vault", "--shares", "-", stdin="00" * 33, code=1)
+    made = life.run("server", "generate-root", "vault")
+    life.printed_once("a root token that was asked for", made.out.strip(), made)
+    life.run("server", "rekey", "vault", "--shares", "3", "--threshold", "2", "--yes")
+    life.secrets |= custody_of(life.house, "second")
+    bao.kill9()
+    bao.start()
+    bao.wait_active()
+    for command in ("status", "server list", "server show vault", "key list", "watch --once"):
+        life.run(*command.split())
+        life.run(*command.split(), "--output", "json")
+
+
+def custody_of(house: House, which: str) -> dict[str, bytes]:
+    """What is kept for the server now."""
+    found = keyring_secrets(house)
+    kept = custody.from_bytes(next(v for name, v in found.items() if name.endswith("key vault")))
+    shares = {f"{which} share {n}": share for n, share in enumerate(kept.shares)}
+    return {**shares, f"root token of the {which}": kept.root_token.encode()}
 
 
 def leaks(life: Life, places: Mapping[str, bytes]) -> Iterator[str]:
