@@ -166,6 +166,26 @@ def test_a_rotation_takes_the_token_that_there_is(made: tuple[Site, Done, Done])
     )
 
 
+def test_a_token_of_the_environment_goes_to_no_other_server(made: tuple[Site, Done, Done]) -> None:
+    site, first, _ = made
+
+    def rotate(**environment: str) -> tuple[int, dict[str, Any]]:
+        asked = ("server", "rotate", NAME, "--output", "json")
+        code, output = fork(site.house, asked, lambda: os.environ.update(environment))
+        return code, json_of(output)
+
+    token, here = tokens(first)[0], f"{site.bao.address}/v1/".replace("127.0.0.1", "localhost")
+    away = "https://prod.example:8200"
+    for name, other in (("BAO", "VAULT"), ("VAULT", "BAO")):
+        for address in (f"{name}_ADDR", f"{other}_ADDR"):
+            code, said = rotate(**{f"{name}_TOKEN": "s.prod", address: away})
+            assert (code, said["error"]["class"]) == (1, "UsageError")
+            assert address in said["error"]["seen"]
+        mine = {f"{name}_TOKEN": token, f"{name}_ADDR": here, f"{other}_ADDR": away}
+        code, said = rotate(**mine)
+        assert (code, said["token"]) == (0, "given")
+
+
 def test_an_audit_log_that_the_server_takes_from_its_configuration_only(
     made: tuple[Site, Done, Done],
 ) -> None:

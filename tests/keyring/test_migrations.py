@@ -38,7 +38,7 @@ FIRST = Migration(
     key="homelab/bletchley",
     client="bletchley",
     snapshot="/var/backups/before it.snap",
-    folder="/root/ö",
+    folder="/srv/ö",
     progress=PROGRESS,
 )
 SECOND = Migration("other", "static", "shamir", "shamir", "homelab/of-it", NOW, back=True)

@@ -38,7 +38,8 @@ UNAUTHENTICATED: Final = (
     "  disable_unauthed_generate_root_endpoints = false\n"
 )
 
-operations.table()  # imports what commands import late, for all that are forked
+for name in operations.names():
+    operations.find(name)  # imports what commands import late, for all that are forked
 
 
 def fork(house: House, arguments: Sequence[str], fate: Callable[[], None]) -> tuple[int, str]:

@@ -98,7 +98,8 @@ class ServerClient:
     ``tls`` says whom to believe. ``False`` is for watching the health of a server on loopback
     whose certificate names another host: it accepts any certificate, so it is refused for other
     addresses and for every other call. A ``connector`` that makes the connections in another way
-    decides by itself whom it believes.
+    decides by itself whom it believes. ``quiet``: the server had shares, now or earlier; so no
+    error repeats its words, which could be one.
 
     Raises:
         UsageError: the address or the CA file can't be used.
@@ -111,8 +112,9 @@ class ServerClient:
         tls: ServerTls | Literal[False] = SYSTEM_TLS,
         timeout_s: float = TIMEOUT_S,
         connector: aiohttp.BaseConnector | None = None,
+        quiet: bool = False,
     ) -> None:
-        self._api = HttpApi(address, tls, timeout_s, connector)
+        self._api = HttpApi(address, tls, timeout_s, connector, quiet=quiet)
         self._verify = tls is not False
         self._timeout_s = timeout_s
 

@@ -52,6 +52,7 @@ class HttpApi:
     """The API at ``address``; ``open`` before the first call, ``close`` after the last.
 
     ``connector`` makes the connections in another way, and decides by itself whom it believes.
+    ``quiet``: no error repeats what the server says.
 
     Raises:
         UsageError: the address or the CA file can't be used, or ``tls=False``, which verifies
@@ -64,6 +65,8 @@ class HttpApi:
         tls: ServerTls | Literal[False],
         timeout_s: float,
         connector: aiohttp.BaseConnector | None = None,
+        *,
+        quiet: bool = False,
     ) -> None:
         self.address = address
         self.proxied = False
@@ -75,7 +78,7 @@ class HttpApi:
                 "only a server on loopback may be watched without that",
                 "name its certificate authority instead",
             )
-        self._connector = connector
+        self._connector, self._quiet = connector, quiet
         self._tls: ssl.SSLContext | Literal[False] = (
             tls.context() if tls and connector is None and self._base.scheme == "https" else False
         )
@@ -191,11 +194,12 @@ class HttpApi:
         """The error of a refusal; the server's words only where they can't be a secret's echo."""
         said = answer.body.get("errors")
         reasons = [_short(text) for text in said] if isinstance(said, list) else []
-        if _SHARE in secrets or any(secret in reason for secret in secrets for reason in reasons):
+        hidden = self._quiet or _SHARE in secrets or any(one in str(said) for one in secrets)
+        if hidden:
             reasons = []
         return ServerAnswered(
             f"{self.address} answered {answer.status} to {method} {path}",
-            "; ".join(reasons[:3]) or "it gave no reason",
+            "; ".join(reasons[:3]) or ("its log says why" if hidden else "it gave no reason"),
             "check the state of the server (bao status) and what the token may do",
             answer.status,
         )

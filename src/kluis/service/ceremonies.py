@@ -6,19 +6,24 @@ that ended anywhere goes on by running the same command again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from kluis.errors import UsageError
+from kluis.keyring.custody import Custody
 from kluis.keyring.strict import JSON
-from kluis.servers.ceremony import nodes, policies, settling
+from kluis.servers.ceremony import admitting, nodes, policies, settling
 from kluis.servers.ceremony.standing import Stand
+from kluis.servers.client import SealStatus
+from kluis.servers.watch.states import Condition
 from kluis.service import making
 from kluis.service.ceremony import EVENT, Ceremony, at_work, begin, declared
 from kluis.service.house import House
 from kluis.service.journal import record
 from kluis.service.operations import Args, text
+from kluis.service.servers import hold_of
 
 
 async def server_init(house: House, args: Args) -> dict[str, JSON]:
@@ -56,18 +61,32 @@ async def _look(at: Ceremony, args: Args) -> dict[str, JSON]:
 
 
 async def _unseal(at: Ceremony, _: Args) -> dict[str, JSON]:
-    """Unseal the new server by its shares, wait until it works, and keep its cluster id."""
+    """Unseal the new server by its shares, wait until it works, and keep its cluster id.
+
+    Once the ceremony is over nothing is done: then unsealing is the watch's.
+    """
     kept = at.custody()
+    if at.stand is Stand.DONE:
+        return {"cluster_id": kept.cluster_id}
     async with at.client() as client:
         if kept.purpose == "unseal" and at.seal.status.sealed:
-            await settling.unseal(client, kept.some())
+            await settling.unseal(client, kept.some(), lambda seen: _refuse_unfit(at, kept, seen))
         status = await settling.wait_active(client)
     nodes.refuse_other_cluster(at.server, status, kept.cluster_id)
-    if kept.cluster_id != status.cluster_id:
+    if status.cluster_id not in (kept.cluster_id, "?"):  # "?": no cluster has such an id
         await at.keep(replace(kept, cluster_id=status.cluster_id))
     if at.house.watcher is not None:
         at.house.watcher.wake(at.server.name)  # other nodes of its cluster can be unsealed now
     return {"cluster_id": status.cluster_id}
+
+
+def _refuse_unfit(at: Ceremony, kept: Custody, status: SealStatus) -> None:
+    name, address, watcher = at.server.name, at.seal.address, at.house.watcher
+    view = None if watcher is None else watcher.views().get(name)
+    node = None if view is None else view.nodes.get(address)
+    by_hand = node is not None and node.condition is Condition.HELD
+    held = by_hand or hold_of(at.house, name, time.time()) is not None
+    admitting.refuse_unfit(at.server, address, kept, status, held=held)
 
 
 async def _audit(at: Ceremony, args: Args) -> dict[str, JSON]:

@@ -63,8 +63,8 @@ class Ceremony:
         return self.stand in (Stand.NEW, Stand.BEGUN)
 
     def client(self) -> ServerClient:
-        """The node that it is about."""
-        return ServerClient(self.seal.address, tls=self.server.tls)
+        """The node that it is about. Once it was shown shares its words are not repeated."""
+        return ServerClient(self.seal.address, tls=self.server.tls, quiet=not self.to_be_made)
 
     def custody(self) -> Custody:
         """What is kept. Raises UsageError before the init."""

@@ -7,6 +7,7 @@ calls them in its own process. Both ways they are the same functions.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from typing import Final
 
 from kluis.engine.guard import Guard
@@ -190,68 +191,67 @@ def said(errors: Mapping[str, KluisError]) -> dict[str, JSON]:
     return {name: {**explain_error(error)} for name, error in errors.items()}
 
 
-def table() -> dict[str, Operation]:
-    """All operations by name."""
-    from kluis.service import (
-        admission,
-        anchors,
-        applying,
-        backups,
-        ceremonies,
-        healing,
-        keys,
-        making,
-        migration_begin,
-        migrations,
-        rekeying,
-        rooting,
-        servers,
-        shares,
-        waking,
-    )
+_HERE: Final[Mapping[str, Operation]] = {
+    "status": status,
+    "verify": verify,
+    "progress": progress,
+    "unlock": unlock,
+    "lock": lock,
+    "reload": reload,
+}
 
-    return {
-        "status": status,
-        "verify": verify,
-        "progress": progress,
-        "unlock": unlock,
-        "lock": lock,
-        "reload": reload,
-        "plan": applying.plan,
-        "apply": applying.apply,
-        "heal": healing.heal,
-        "anchor-probe": anchors.probe,
-        "anchor-show": anchors.show,
-        "anchor-create-key": anchors.create_key,
-        "client-list": admission.client_list,
-        "client-issue": admission.client_issue,
-        "client-revoke": admission.client_revoke,
-        "key-list": keys.key_list,
-        "key-rotate": keys.key_rotate,
-        "key-import": keys.key_import,
-        "key-export": keys.key_export,
-        "key-retire": keys.key_retire,
-        "key-reinstate": keys.key_reinstate,
-        "backup-list": backups.backup_list,
-        "backup-note": backups.backup_note,
-        "backup-forget": backups.backup_forget,
-        "shares-import": shares.shares_import,
-        "server-list": servers.server_list,
-        "server-hold": servers.server_hold,
-        "server-release": servers.server_release,
-        "server-migration": migrations.server_migration,
-        "server-migrate": migrations.server_migrate,
-        "server-migrate-plan": migration_begin.server_migrate_plan,
-        "server-migrate-begin": migration_begin.server_migrate_begin,
-        "server-migrate-back": migrations.server_migrate_back,
-        "server-init": ceremonies.server_init,
-        "server-init-keep": making.server_init_keep,
-        "server-generate-root": rooting.server_generate_root,
-        "server-rekey": rekeying.server_rekey,
-        "server-rotate": rooting.server_rotate,
-        "server-wake": waking.server_wake,
-        "watch-once": waking.watch_once,
-    }
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "plan": "applying:plan",
+    "apply": "applying:apply",
+    "heal": "healing:heal",
+    "anchor-probe": "anchors:probe",
+    "anchor-show": "anchors:show",
+    "anchor-create-key": "anchors:create_key",
+    "client-list": "admission:client_list",
+    "client-issue": "admission:client_issue",
+    "client-revoke": "admission:client_revoke",
+    "key-list": "keys:key_list",
+    "key-rotate": "keys:key_rotate",
+    "key-import": "keys:key_import",
+    "key-export": "keys:key_export",
+    "key-retire": "keys:key_retire",
+    "key-reinstate": "keys:key_reinstate",
+    "backup-list": "backups:backup_list",
+    "backup-note": "backups:backup_note",
+    "backup-forget": "backups:backup_forget",
+    "shares-import": "shares:shares_import",
+    "server-list": "servers:server_list",
+    "server-hold": "servers:server_hold",
+    "server-release": "servers:server_release",
+    "server-migration": "migrations:server_migration",
+    "server-migrate": "migrations:server_migrate",
+    "server-migrate-plan": "migration_begin:server_migrate_plan",
+    "server-migrate-begin": "migration_begin:server_migrate_begin",
+    "server-migrate-back": "migrations:server_migrate_back",
+    "server-init": "ceremonies:server_init",
+    "server-init-keep": "making:server_init_keep",
+    "server-generate-root": "rooting:server_generate_root",
+    "server-rekey": "rekeying:server_rekey",
+    "server-rotate": "rooting:server_rotate",
+    "server-wake": "waking:server_wake",
+    "watch-once": "waking:watch_once",
+}
+"""Module of this package, and function. Imported when called: some have an HTTP client with them,
+which other commands shall not wait for."""
+
+
+def names() -> frozenset[str]:
+    """The names of all operations."""
+    return frozenset({*_HERE, *_ELSEWHERE})
+
+
+def find(name: str) -> Operation | None:
+    """The operation of a name; None when there is none."""
+    if (place := _ELSEWHERE.get(name)) is None:
+        return _HERE.get(name)
+    module, _, function = place.partition(":")
+    found: Operation = getattr(import_module(f"kluis.service.{module}"), function)
+    return found
 
 
 CHANGES: Final = frozenset(
@@ -270,7 +270,7 @@ CHANGES: Final = frozenset(
 
 async def call(house: House, name: str, args: Args) -> dict[str, JSON]:
     """Run one operation. Raises KluisError."""
-    operation = table().get(name)
+    operation = find(name)
     if operation is None:
         raise UsageError(
             f"there is no operation {name}",

@@ -37,7 +37,7 @@ class Holding:
 
     def client(self) -> ServerClient:
         """The node to ask."""
-        return ServerClient(self.address, tls=self.server.tls)
+        return ServerClient(self.address, tls=self.server.tls, quiet=True)
 
     async def write(self, kept: Custody, event: str) -> Holding:
         """The same with other things kept. Raises Locked, StoreError, AuditError."""
@@ -178,8 +178,7 @@ async def _begin(client: ServerClient, road: Road, at: Holding, wanted: tuple[in
 async def _authorise(client: ServerClient, road: Road, at: Holding) -> Holding:
     """The new shares are in the keyring when this is over, or nothing has changed."""
     try:
-        old = at.kept.some(len(at.kept.shares))
-        new = await rekeying.authorise(client, road, at.kept.attempt, old)
+        new = await rekeying.authorise(client, road, at.kept.attempt, at.kept.present)
         return await at.write(replace(at.kept, next=new), EVENT)
     except BaseException as error:
         with contextlib.suppress(KluisError):  # what is not undone here is settled by the next run

@@ -50,7 +50,7 @@ def _generating(
     async def generate() -> str:
         async with at.client() as client:
             road = await roads.find(client, roads.GENERATE_ROOT, given or at.kept.root_token)
-            shares = at.kept.some(len(at.kept.shares))
+            shares = at.kept.present
             try:
                 return await roots.generate(client, road, shares, cancel_other=cancel_other)
             except ServerAnswered as error:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kluis.errors import ServerError, UsageError
+from kluis.errors import ServerError, UsageError, WrongServer
+from kluis.keyring.custody import Shares
 from kluis.servers.ceremony import policies, roots
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64)
@@ -32,10 +33,10 @@ def test_whatever_a_server_says_is_a_token_or_an_error(encoded: str, otp: str) -
         assert token.isprintable()
 
 
-@pytest.mark.parametrize("required", [-1, 0, 3])
+@pytest.mark.parametrize("required", [-1, 0, 1, 3])
 def test_no_share_is_shown_to_a_server_that_wants_others(required: int) -> None:
-    with pytest.raises(ServerError):
-        roots.refuse_too_few(required, ("aa", "bb"))
+    with pytest.raises(WrongServer):
+        roots.refuse_other_threshold(required, Shares(2, (b"a", b"b", b"c")))
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,15 @@ def test_going_back_before_the_move_restores_only_who_was_restarted() -> None:
     assert look(one, *nodes)[1].place is Place.GONE_BACK
 
 
+def test_a_node_that_slept_through_the_move_gets_shares_and_undoes_nothing() -> None:
+    progress = Progress(moved=NOW, nodes=(A, B), active_time="t1", carried=(A,), returned=(A,))
+    one = Migration("it", "shamir", "transit", "facade", "homelab/it", NOW, progress=progress)
+    late = sealed(B, "transit", migration=True)
+    one, said = look(one, up(A, "transit", active="t2"), late)
+    assert said.push == Push(B, migrate=True)
+    assert (one.progress.moved, one.progress.returned) == (NOW, (A,))
+
+
 def test_a_pod_that_comes_back_at_another_address_has_returned() -> None:
     progress = Progress(moved=NOW, nodes=(A, B), active_time="t1", carried=(A, B))
     one = Migration("it", "shamir", "transit", "facade", "homelab/it", NOW, progress=progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kluis.cli.server import moving
 from kluis.errors import ServerError, UsageError, WrongServer
 from kluis.servers.migration.hcl import seal_of
 from tests.servers.migration.site import Mover, Site, by_transit, kms
@@ -82,7 +82,8 @@ def test_from_another_openbao_by_migration_and_out_again(
 ) -> None:
     old = by_transit(other, "old")
     one = mover(site, 1, baos, tmp_path, old)
-    assert one.begin("facade", one.facade())["way"] == "migrate"
+    shown = moving.probe(seal_of(old))
+    assert one.begin("facade", one.facade(), **shown)["way"] == "migrate"
     told = one.go_on()
     one.restart(told)
     told = one.go_on()
@@ -111,11 +112,7 @@ def test_a_re_point_moves_nothing_and_can_be_taken_back(
     site.ask("key-import", key="homelab/s2", export=export, replace=True)
     one = mover(site, 2, baos, tmp_path, by_transit(other, "shared"))
 
-    text = secrets.token_hex(16)
-    body = {"plaintext": base64.b64encode(text.encode()).decode()}
-    data = bao.must("PUT", "transit/encrypt/shared", body, token)["data"]
-    assert isinstance(data, dict)
-    shown = {"plaintext": text, "ciphertext": data["ciphertext"]}
+    shown = moving.probe(seal_of(one.bao.seal))
     assert one.begin("facade", one.facade(), **shown)["way"] == "re-point"
     told = one.go_on()
     assert (told["place"], Path(told["next"]["file"]).name) == ("prove", "2-after.hcl")

@@ -99,7 +99,8 @@ def init(  # noqa: PLR0913, PLR0917 - each is an option
     made = _Made()
     failure = None
     try:
-        _bring_up(session, name, numbers, made, show_secrets=show_secrets)
+        if found["stand"] != "done":
+            _bring_up(session, name, numbers, made, show_secrets=show_secrets)
         if found["stand"] != "done" or found["root_token"]:
             _add(session, name, wanted, made)
     except KluisError as error:

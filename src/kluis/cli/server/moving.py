@@ -127,6 +127,9 @@ def take_snapshot(file: ConfigurationFile, server: str, address: str, token: str
     import asyncio
 
     from kluis.compose.servers import servers
+    from kluis.servers.ceremony.nodes import refuse_unknown
     from kluis.servers.migration import snapshot
 
-    return asyncio.run(snapshot.take(address, servers(file)[server].tls, token, to))
+    declared = servers(file)[server]
+    refuse_unknown(declared, address)
+    return asyncio.run(snapshot.take(address, declared.tls, token, to))

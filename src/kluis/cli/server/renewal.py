@@ -9,13 +9,10 @@ import typer
 from kluis.cli import terminal
 from kluis.cli.options import Config, Format
 from kluis.cli.server.ceremony import Name, Shares, Threshold, Yes
+from kluis.cli.server.tokens import TokenOnInput, token
 from kluis.cli.session import Session
-from kluis.errors import ChangeRefused, UsageError
+from kluis.errors import ChangeRefused
 
-TokenOnInput = Annotated[
-    bool,
-    typer.Option("--token-stdin", help="Read a token from standard input; else from BAO_TOKEN."),
-]
 CancelOther = Annotated[
     bool, typer.Option("--cancel-other", help="Cancel what somebody else has begun.")
 ]
@@ -31,31 +28,21 @@ def generate_root(
     """Print a new root token, made out of the shares that are kept.
 
     It goes to standard output and nowhere else, and the audit log of kluis records it. Revoke it
-    when the work is done: bao token revoke -self. A newer OpenBao wants a token for this, too.
+    when the work is done: bao token revoke -self. A newer OpenBao wants a token for this, too:
+    in BAO_TOKEN or VAULT_TOKEN, if BAO_ADDR or VAULT_ADDR names this server or is not set.
 
     Example: kluis server generate-root old-vault
     """
-    found = Session(config).call(
-        "server-generate-root", server=name, token=_token(token_stdin), cancel_other=cancel_other
+    session = Session(config)
+    given = token(session, name, on_input=token_stdin)
+    found = session.call(
+        "server-generate-root", server=name, token=given, cancel_other=cancel_other
     )
     if terminal.as_json():
         terminal.data(found)
         return
     terminal.line(found["token"])
     terminal.note(f"this is a root token of {name}: it does not expire; bao token revoke -self")
-
-
-def _token(on_input: bool) -> str:
-    """A token from standard input or the environment; empty where there is none."""
-    import os
-
-    if not on_input:
-        return os.environ.get("BAO_TOKEN") or os.environ.get("VAULT_TOKEN") or ""
-    for line in terminal.secret_lines("token: "):
-        return line.strip()
-    raise UsageError(
-        "standard input has no token", "--token-stdin reads one line", "give it, or leave that out"
-    )
 
 
 def rekey(
@@ -72,6 +59,8 @@ def rekey(
 
     While it is under way both sets are kept. Interrupted anywhere, run it again: it finds out
     which set the server takes. Without --shares and --threshold their numbers stay as they are.
+    A newer OpenBao wants a token for this: in BAO_TOKEN or VAULT_TOKEN, if BAO_ADDR or VAULT_ADDR
+    names this server or is not set.
 
     Example: kluis server rekey old-vault --shares 3 --threshold 2
     """
@@ -80,7 +69,7 @@ def rekey(
         "server": name,
         "shares": shares,
         "threshold": threshold,
-        "token": _token(token_stdin),
+        "token": token(session, name, on_input=token_stdin),
         "cancel_other": cancel_other,
     }
     found = session.call("server-rekey", **asked, look=True)
@@ -112,12 +101,15 @@ def rotate(
 ) -> None:
     """Give a server a new key for what it writes from now on (sys/rotate).
 
-    Takes the token that is given, else the root token that is kept; else it makes one out of the
-    shares, and revokes it afterwards.
+    Takes the token that is given (--token-stdin; else BAO_TOKEN or VAULT_TOKEN, if BAO_ADDR or
+    VAULT_ADDR names this server or is not set), else the root token that is kept; else it makes
+    one out of the shares, and revokes it afterwards.
 
     Example: kluis server rotate old-vault
     """
-    found = Session(config).call("server-rotate", server=name, token=_token(token_stdin))
+    session = Session(config)
+    given = token(session, name, on_input=token_stdin)
+    found = session.call("server-rotate", server=name, token=given)
     if terminal.as_json():
         terminal.data(found)
         return

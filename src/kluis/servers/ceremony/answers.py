@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from kluis.servers.http import Answer
+
+MOST: Final = (1 << 31) - 1
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,512}")
 
 
 def members(answer: Answer) -> Mapping[str, object]:
@@ -20,9 +25,19 @@ def text(said: Mapping[str, object], name: str) -> str:
 
 
 def number(said: Mapping[str, object], name: str) -> int:
-    """A member that is a whole number; 0 where it is none."""
+    """A member that is a whole number up to ``MOST``; 0 where it is none.
+
+    A larger one counts nothing: it could be a share, written as a number.
+    """
     value = said.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return value if 0 <= value <= MOST else 0
+
+
+def token_in(value: str) -> str:
+    """The text itself if it can be a token, which a terminal prints as it is; else empty."""
+    return value if _TOKEN.fullmatch(value) else ""
 
 
 def texts(said: Mapping[str, object], name: str) -> Sequence[str]:

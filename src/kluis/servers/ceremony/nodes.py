@@ -46,7 +46,7 @@ async def survey(server: Server) -> tuple[Node, ...]:
 
 async def _ask(server: Server, address: str) -> Node:
     try:
-        async with ServerClient(address, tls=server.tls) as client:
+        async with ServerClient(address, tls=server.tls, quiet=True) as client:
             status = await client.seal_status()
             active = not status.sealed and (await client.health()).active
             return Node(address, status, active=active)

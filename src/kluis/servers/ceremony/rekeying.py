@@ -18,7 +18,7 @@ from kluis.errors import ServerAnswered, ServerError
 from kluis.keyring.custody import Shares
 from kluis.servers.ceremony.answers import members, number, text, texts
 from kluis.servers.ceremony.roads import Road
-from kluis.servers.ceremony.roots import refuse_too_few
+from kluis.servers.ceremony.roots import refuse_other_threshold
 from kluis.servers.client import ServerClient
 
 
@@ -56,11 +56,10 @@ async def begin(client: ServerClient, road: Road, shares: int, threshold: int) -
     return nonce
 
 
-async def authorise(client: ServerClient, road: Road, nonce: str, old: Sequence[str]) -> Shares:
+async def authorise(client: ServerClient, road: Road, nonce: str, old: Shares) -> Shares:
     """The new shares; they are not valid yet. Raises ServerAnswered when ``old`` are not."""
-    required = (await progress(client, road)).required
-    refuse_too_few(required, old)
-    for share in old[:required]:
+    refuse_other_threshold((await progress(client, road)).required, old)
+    for share in old.some():
         body = {"key": share, "nonce": nonce}
         said = members(await client.call("PUT", f"{road.prefix}/update", body, token=road.token))
         if said.get("complete") is True:
@@ -114,7 +113,7 @@ async def proves(client: ServerClient, road: Road, shares: Shares) -> bool:
         return False
     nonce = await begin(client, road, len(shares.shares), shares.threshold)
     try:
-        await authorise(client, road, nonce, shares.some())
+        await authorise(client, road, nonce, shares)
     except ServerAnswered:
         return False
     finally:

@@ -8,15 +8,14 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 from kluis.errors import ChangeRefused, ServerAnswered, ServerError, WrongServer
-from kluis.servers.ceremony.answers import members, number, text
+from kluis.keyring.custody import Shares
+from kluis.servers.ceremony.answers import members, number, text, token_in
 from kluis.servers.ceremony.roads import Road
 from kluis.servers.client import ServerClient
 
-MAX_TOKEN_CHARS = 512
-
 
 async def generate(
-    client: ServerClient, road: Road, shares: Sequence[str], *, cancel_other: bool = False
+    client: ServerClient, road: Road, shares: Shares, *, cancel_other: bool = False
 ) -> str:
     """A root token. An attempt that fails is cancelled. Raises ServerError or ChangeRefused.
 
@@ -24,7 +23,7 @@ async def generate(
     """
     attempt = f"{road.prefix}/attempt"
     before = members(await client.call("GET", attempt, token=road.token))
-    refuse_too_few(number(before, "required"), shares)
+    refuse_other_threshold(number(before, "required"), shares)
     if before.get("started") is True:
         if not cancel_other:
             raise under_way("generation of a root token", number(before, "progress"))
@@ -32,7 +31,7 @@ async def generate(
     begun = members(await client.call("PUT", attempt, {}, token=road.token))
     nonce, otp = text(begun, "nonce"), text(begun, "otp")
     try:
-        last = await _enter(client, road, nonce, shares[: number(before, "required")])
+        last = await _enter(client, road, nonce, shares.some())
         return decode(text(last, "encoded_token") or text(last, "encoded_root_token"), otp)
     except BaseException:
         with contextlib.suppress(ServerError):
@@ -40,11 +39,15 @@ async def generate(
         raise
 
 
-def refuse_too_few(required: int, shares: Sequence[str]) -> None:
-    """Before a share is shown to a server: it must not want more than there are."""
-    if not 0 < required <= len(shares):
+def refuse_other_threshold(required: int, shares: Shares) -> None:
+    """Before a share is shown to a server: it must want as many as are enough. Raises WrongServer.
+
+    Otherwise one that lies would be shown more of them.
+    """
+    if required != shares.threshold:
         raise WrongServer(
-            f"the server wants {required} shares, and {len(shares)} are kept for it",
+            f"the server wants {required} shares, and of those that are kept"
+            f" {shares.threshold} are enough",
             "it is another server, or it was rekeyed by somebody else",
             "take its present shares in: kluis key import KEYRING/KEY --shares - --replace",
         )
@@ -92,7 +95,7 @@ def decode(encoded: str, otp: str) -> str:
         token = bytes(a ^ b for a, b in zip(data, pad, strict=True)).decode("ascii")
     except (ValueError, binascii.Error):
         token = ""
-    if not token or len(token) > MAX_TOKEN_CHARS or not token.isprintable() or " " in token:
+    if not token_in(token):
         raise ServerError(
             "what the server gave is no token under its one-time pad",
             "another service may listen there",
@@ -105,6 +108,6 @@ def refused_as_shares(error: ServerAnswered, path: str) -> WrongServer:
     """What to say when a server refuses the shares that are kept for it."""
     return WrongServer(
         f"the server does not take the shares of {path}",
-        f"it answered {error.status} ({error.means}): they are another server's, or void",
+        f"it answered {error.status}: they are another server's, or void",
         f"take its present shares in: kluis key import {path} --shares - --replace",
     )

@@ -6,34 +6,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from kluis.errors import ChangeRefused, ServerAnswered, ServerError, ServerHung
-from kluis.servers.ceremony.answers import inner, members, text
+from kluis.servers.ceremony.answers import inner, members, text, token_in
 from kluis.servers.client import SealStatus, ServerClient
 
 ACTIVE_S: Final = 60.0
 _FOUND_OR_NOT: Final = frozenset({200, 404})
 
 
-async def unseal(client: ServerClient, shares: Sequence[str], timeout_s: float = ACTIVE_S) -> None:
+async def unseal(
+    client: ServerClient,
+    shares: Sequence[str],
+    refuse_unfit: Callable[[SealStatus], None],
+    timeout_s: float = ACTIVE_S,
+) -> None:
     """Enter these shares, and wait until the server does its work. Raises ServerError.
 
-    What others entered before may not fit; then the server forgets all, and one more try is made.
+    ``refuse_unfit`` raises unless the server may get shares as it is now; it is asked before each
+    one. What others entered before may not fit; then the server forgets all, and one more try is
+    made.
     """
     try:
-        await _enter(client, shares)
+        await _enter(client, shares, refuse_unfit)
     except ServerAnswered:
-        if (await client.seal_status()).sealed:
-            await _enter(client, shares)
+        await _enter(client, shares, refuse_unfit)
     await wait_active(client, timeout_s)
 
 
-async def _enter(client: ServerClient, shares: Sequence[str]) -> None:
+async def _enter(
+    client: ServerClient, shares: Sequence[str], refuse_unfit: Callable[[SealStatus], None]
+) -> None:
     for share in shares:
-        if not (await client.unseal(share)).sealed:
+        status = await client.seal_status()
+        if not status.sealed:
             return
+        refuse_unfit(status)
+        await client.unseal(share)
 
 
 async def wait_active(client: ServerClient, timeout_s: float = ACTIVE_S) -> SealStatus:
@@ -62,9 +73,9 @@ async def audit_file(client: ServerClient, token: str, path: str) -> bool:
         await client.call("PUT", "sys/audit/kluis", body, token=token)
     except ServerAnswered as error:
         raise ChangeRefused(
-            f"the server did not take {path} as its audit log: {error.means}",
-            "it can't write there; or it is an OpenBao, which takes audit devices from its"
-            " configuration only (unless unsafe_allow_api_audit_creation is set there)",
+            f"the server did not take {path} as its audit log: it answered {error.status}",
+            "it can't write there (its log says why); or it is an OpenBao, which takes audit"
+            " devices from its configuration only, unless unsafe_allow_api_audit_creation is set",
             f'write audit "file" "kluis" {{ options {{ file_path = "{path}" }} }} into its'
             " configuration, send it SIGHUP, and run this again; or leave --audit out",
         ) from None
@@ -95,7 +106,7 @@ async def transit_key(client: ServerClient, token: str, key: str) -> None:
         await client.call("PUT", "sys/mounts/transit", {"type": "transit"}, token=token)
     elif found != "transit":
         raise ChangeRefused(
-            f"at transit/ of the server is an engine of type {found}",
+            "at transit/ of the server is an engine of another type",
             "the Transit engine is to be there",
             "move that engine, or mount Transit elsewhere by hand",
         )
@@ -116,11 +127,11 @@ async def token_for(
         kind: life,
     }
     answer = await client.call("POST", "auth/token/create-orphan", body, token=token)
-    made = text(inner(answer.body, "auth"), "client_token")
+    made = token_in(text(inner(answer.body, "auth"), "client_token"))
     if not made:
         raise ServerError(
             "the server made no token",
-            "its answer held none",
+            "its answer held none, or something else",
             "see its log, and run the same command again",
         )
     return made

@@ -21,6 +21,7 @@ from kluis.errors import (
 )
 from kluis.keyring.custody import Custody
 from kluis.keyring.migrations import MAX_NODES
+from kluis.servers.ceremony.nodes import refuse_unknown
 from kluis.servers.client import SealStatus, ServerClient
 from kluis.servers.declared import Server
 from kluis.servers.migration.standing import Presence, Seen
@@ -96,6 +97,7 @@ class Nodes:
 
     async def _client(self, address: str) -> ServerClient:
         if address not in self._clients:
+            refuse_unknown(self._server, address)
             client = ServerClient(address, tls=self._server.tls, timeout_s=LOOK_S)
             self._clients[address] = await self._open.enter_async_context(client)
         return self._clients[address]
@@ -113,6 +115,12 @@ class Nodes:
 
     async def give(self, address: str, custody: Custody, *, migrate: bool) -> None:
         """Give a node as many shares as it needs. Raises WrongServer or ServerError."""
+        if custody.cluster_id and self.cluster_id not in ("", custody.cluster_id):
+            raise WrongServer(
+                f"what is kept are shares of the cluster {custody.cluster_id}",
+                f"{self._server.name} is of the cluster {self.cluster_id}",
+                "name the key that keeps its own shares; nothing was sent",
+            )
         client = await self._client(address)
         status = await client.seal_status()
         if status.threshold != custody.threshold:
@@ -136,7 +144,7 @@ class Nodes:
                 raise
             raise ServerAnswered(
                 f"{address} refused the shares",
-                f"they are not its own, or the KMS of a seal failed: {error.means}",
+                "they are not its own, or the KMS of a seal failed",
                 "check that the old KMS can still be reached; nothing was changed",
                 error.status,
             ) from None

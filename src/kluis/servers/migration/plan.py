@@ -52,7 +52,8 @@ class Decision:
 def observe(one: Migration, nodes: Sequence[Seen], now: str) -> Migration:
     """What is on record after a look at all nodes."""
     found = stands(one, nodes)
-    if one.progress.moved and Stand.WANTS in found.values():  # it had not moved after all
+    doubtful = one.same and one.progress.moved and one.progress.sending
+    if doubtful and Stand.WANTS in found.values():  # it had not moved after all
         one = replace(one, progress=Progress(sending=one.progress.sending))
     if not one.progress.moved:
         one = replace(one, progress=_underway(_unsure(one.progress, nodes, found), found))
