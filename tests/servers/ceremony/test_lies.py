@@ -186,7 +186,7 @@ def test_a_server_that_echoes_shares_has_none_of_them_printed(tmp_path: Path) ->
 
 async def step_of_init(site: Site, step: str) -> None:
     """One step, whatever the command would ask for."""
-    house = compose.house(configuration.read(site.house.file), alone=True)
+    house = compose.house(configuration.read(site.house.file), alone=True, accept_rollback=False)
     try:
         await operations.call(house, "server-init", {"server": NAME, "step": step})
     finally:

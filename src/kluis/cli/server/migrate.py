@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,8 +10,9 @@ import typer
 
 from kluis.cli import terminal
 from kluis.cli.options import Config, Format
-from kluis.cli.server import moved
+from kluis.cli.server import moved, tokens
 from kluis.cli.server.beginning import Wish, begin
+from kluis.cli.server.tokens import TokenOnInput
 from kluis.cli.session import Session
 from kluis.errors import ChangeRefused, UsageError
 
@@ -51,10 +51,6 @@ Snapshot = Annotated[
 NoSnapshot = Annotated[
     bool, typer.Option("--no-snapshot", help="Take none: you have a backup of your own.")
 ]
-TokenStdin = Annotated[
-    bool,
-    typer.Option("--token-stdin", help="Read the server's token from standard input."),
-]
 Issue = Annotated[
     bool, typer.Option("--issue", help="Issue a new token for the client, into the stanza.")
 ]
@@ -81,7 +77,7 @@ def migrate(  # noqa: PLR0913, PLR0917 - one for each option
     out: Out = None,
     snapshot: Snapshot = None,
     no_snapshot: NoSnapshot = False,
-    token_stdin: TokenStdin = False,
+    token_stdin: TokenOnInput = False,
     issue: Issue = False,
     repoint: Repoint = False,
 ) -> None:
@@ -89,12 +85,13 @@ def migrate(  # noqa: PLR0913, PLR0917 - one for each option
 
     Run it again after each restart, or once with --wait: it looks at the server, gives it the
     shares that the keyring keeps, and says what to do next. Until the last restart has proven the
-    new seal, --back goes back. The snapshot needs a token of the server: in BAO_TOKEN, or on
-    standard input. Exit codes: 0 done, 2 waiting for you, 1 error.
+    new seal, --back goes back. The snapshot needs a token of the server: in BAO_TOKEN or
+    VAULT_TOKEN, or on standard input. Exit codes: 0 done, 2 waiting for you, 1 error.
 
     Example: kluis server migrate old-vault --to facade --wait
     """
-    session, token = Session(config), _token(token_stdin)
+    session = Session(config)
+    token = "" if status else tokens.token(session, name, on_input=token_stdin)
     told = session.call("server-migration", server=name)
     if status:
         _finish(told)
@@ -115,13 +112,6 @@ def migrate(  # noqa: PLR0913, PLR0917 - one for each option
 def _is_there(told: Mapping[str, Any], to: str, key: str) -> bool:
     """Whether the last migration led to where it is to go."""
     return told["place"] == "done" and told["to"] == to and key in ("", told["key"])
-
-
-def _token(from_input: bool) -> str:
-    """The server's token, where a person gives one."""
-    if not from_input:
-        return os.environ.get("BAO_TOKEN", "")
-    return next(iter(terminal.secret_lines("token of the server: ")), "")
 
 
 def _another(told: Mapping[str, Any], to: str) -> UsageError:
