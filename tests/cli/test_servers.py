@@ -343,9 +343,12 @@ def test_shares_come_by_pipe_by_file_and_by_prompt_and_are_never_shown(
     assert "keeps 4 shares, 3 needed" in inside(*by_file).out
 
     person = Terminal(house, *SHARES)
-    person.expect("a share (an empty line ends it): ")
+    person.expect("share 1 (an empty line ends it): ")
     person.type(shares[4])
-    person.expect("a share (an empty line ends it): ")
+    person.expect("share 2 (an empty line ends it): ")
+    person.type("no share at all")
+    person.expect("line 2 is not a share")
+    person.expect("share 2 (an empty line ends it): ")
     person.type("")
     person.expect("keeps 5 shares, 3 needed")
     assert person.end() == 0

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kluis import compose, configuration
+from kluis.anchors.static import StaticAnchor
 from kluis.engine import change
 from kluis.engine.opening import Opening
 from kluis.errors import (
@@ -31,7 +32,7 @@ from kluis.errors import (
 )
 from kluis.keyring.document import from_bytes
 from kluis.secret import Secret
-from kluis.service import bootstrap, given_key, given_record
+from kluis.service import bootstrap, given_key, given_record, proof
 from kluis.store import directory, files
 from tests.support.house import House
 from tests.support.swtpm import Swtpm, shared_swtpm
@@ -177,6 +178,9 @@ def test_the_first_run_seals_and_proves_and_later_ones_change_nothing(
     (house.folder / "secret").unlink()
     said = house.text("bootstrap", *asked)
     assert "proven: opened afresh by node-tpm alone" in said
+    assert "no Secret is needed" in said
+    (house.state / "node.bootstrap").unlink()
+    assert "no key was compared" in house.text("bootstrap", *asked)
     assert house.kluis("status").code == 0
 
 
@@ -263,6 +267,51 @@ def test_the_secret_stays_while_one_loss_would_be_the_end(tmp_path: Path) -> Non
     assert "keep the Secret" in house.text("bootstrap", "--key", "node/unseal")
 
 
+TWO_DISKS = '[anchors.disk2]\nkind = "static"\nfile = "anchor2.key"\n'
+
+
+@pytest.mark.parametrize("disk2", ["well", "another key", "gone", "no more named"])
+def test_an_anchor_that_opens_nothing_now_spares_no_other(disk2: str, tmp_path: Path) -> None:
+    house = site(tmp_path, rule="disk or disk2", more=TWO_DISKS)
+    house.make_key("anchor2.key")
+    assert run(house)["single_losses"] == []
+    if disk2 == "another key":
+        house.make_key("anchor2.key")
+    if disk2 == "gone":
+        (house.folder / "anchor2.key").unlink()
+    if disk2 == "no more named":
+        house.edit((TWO_DISKS, ""), ("disk or disk2", "disk"))
+    later = run(house)
+    lost = [] if disk2 == "well" else ["disk2"]
+    assert (later["unanswered"], later["single_losses"]) == (lost, ["disk"] if lost else [])
+    assert later["secret_may_be_deleted"] is not bool(lost)
+    if lost:
+        said = house.text("bootstrap", "--key", "node/unseal")
+        assert "keep the Secret" in said
+        assert "disk2 opened nothing now" in said
+
+
+def test_an_anchor_that_hangs_is_not_waited_for_and_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(StaticAnchor):
+        async def open(self, sealed: object, context: object) -> Secret:
+            del sealed, context
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    house = site(tmp_path, rule="disk or disk2", more=TWO_DISKS)
+    house.make_key("anchor2.key")
+    run(house)
+    monkeypatch.setattr(proof, "ASK_S", 0.05)
+    anchors = compose.blueprint(house.file).anchors
+    hanging: Any = Hanging.__new__(Hanging)
+    document = from_bytes(house.document("node").read_bytes())
+    both = {"disk": anchors["disk"], "disk2": hanging}
+    found = asyncio.run(proof.prove(document, both, "unseal", Secret(KEY)))
+    assert (found.proven_by, found.unanswered, found.alone) == (("disk",), ("disk2",), ("disk",))
+
+
 def test_what_is_shown_once_is_in_no_log_and_on_no_disk(tmp_path: Path, memory: Path) -> None:
     client = '[keyrings.node.keys.bletchley]\nkind = "transit"\n'
     client += '[clients.bletchley]\nkeys = ["node/bletchley"]\n'
@@ -307,7 +356,16 @@ def test_a_keyring_of_apply_is_compared_or_gets_the_key_it_lacks(tmp_path: Path)
     house.edit(more='[keyrings.node.keys.second]\nkind = "static-seal"\n')
     assert run(house, key="second")["done"] == "imported"
     assert run(house, key="second")["done"] == "nothing"
-    assert run(house, None)["compared"] is False
+    assert run(house, None, key="second")["secret_may_be_deleted"] is True
+    unseen = run(house, None)  # its key was made here: a Secret that is not mounted is another
+    assert (unseen["open"], unseen["compared"]) == (True, False)
+    assert (unseen["single_losses"], unseen["secret_may_be_deleted"]) == ([], False)
+    record = house.state / "node.bootstrap"
+    record.chmod(0o666)
+    assert run(house, None, key="second")["secret_may_be_deleted"] is False
+    record.unlink()
+    given_record.GivenRecord(house.state, "node").remember("unseal", Secret(KEY))
+    assert run(house, None)["secret_may_be_deleted"] is False
     assert '"event":"key-import"' in (house.state / "audit.jsonl").read_text()
 
 

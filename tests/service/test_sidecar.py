@@ -217,6 +217,11 @@ def test_the_key_comes_and_goes_with_the_needs_of_the_server(tmp_path: Path, mem
                 life(service, house, bao, memory)
                 assert service.end() == 0
             assert not names(memory)
+            with sidecar(house, bao, memory) as again:
+                again.wait_logged(f"the server at {bao.address} is unsealed already")
+                again.wait_for(lambda: names(memory) == WITHDRAWN, "it is ready without a key")
+            assert again.log.count("no key placed") == 1
+            assert "no key placed" not in service.log
             assert "Traceback" not in service.log
             no_secret_in(house, service.log, bao.given)
         finally:
@@ -224,7 +229,7 @@ def test_the_key_comes_and_goes_with_the_needs_of_the_server(tmp_path: Path, mem
 
 
 def life(service: Service, house: House, bao: Bao, memory: Path) -> None:
-    """From the first start of the server to its fourth."""
+    """From the first start of the server to its last."""
     service.wait_for(lambda: names(memory) == PLACED, "the key is there")
     bao.start()
     bao.wait_listening()
@@ -252,7 +257,10 @@ def life(service: Service, house: House, bao: Bao, memory: Path) -> None:
     house.text("lock", "node")
     service.wait_for(lambda: not names(memory), "a locked keyring gives no key, and is not ready")
     house.text("unlock", "node")
-    service.wait_for(lambda: "ready" in names(memory), "it is open again")
+    service.wait_for(lambda: "seal.hcl" in names(memory), "it is open again")
+    bao.start()
+    bao.wait_active()
+    service.wait_for(lambda: names(memory) == WITHDRAWN, "they are withdrawn")
 
 
 def no_secret_in(house: House, log: str, key: bytes) -> None:
@@ -297,6 +305,14 @@ def test_it_is_told_what_to_do_or_says_what_is_missing(tmp_path: Path, memory: P
     house.apply()
     assert house.refuses(*asked)["class"] == "UnknownKey"
     assert house.refuses(*asked[:3])["class"] == "UsageError"
+    for elsewhere in (
+        "https://bao-0.example:8200",
+        "http://192.0.2.1:8200",
+        "bao:8200",
+        "http://[",
+    ):
+        refusal = house.refuses(*asked, "--address", elsewhere)
+        assert (refusal["class"], "loopback" in refusal["seen"]) == ("UsageError", True)
     house.edit(('listen = "127.0.0.1', 'listen = "0.0.0.0'), ('tls = "off"', TLS))
     assert house.refuses("sidecar")["class"] == "SettingsError"
 

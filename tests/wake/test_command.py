@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -119,6 +122,38 @@ def test_who_breaks_it_off_leaves_nothing_running(tmp_path: Path) -> None:
     asyncio.run(play())
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_one_that_can_not_be_watched_is_ended_and_leaves_no_descriptor(
+    fails_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    steps = iter(range(3))
+
+    def scarce(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: object) -> Any:
+            if next(steps) == fails_at:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(*args)
+
+        return step
+
+    def noted(pid: int) -> int:
+        started.append(pid)
+        return int(opened(pid))
+
+    async def play() -> None:
+        loop, before = asyncio.get_running_loop(), len(list(Path("/proc/self/fd").iterdir()))
+        monkeypatch.setattr(loop, "add_reader", scarce(loop.add_reader))
+        with pytest.raises(WakeFailed):
+            await Command("hook", ("sleep", "300")).run(recovery())
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    opened = scarce(os.pidfd_open)
+    monkeypatch.setattr(os, "pidfd_open", noted)
+    asyncio.run(play())
+    assert [Path(f"/proc/{pid}").exists() for pid in started] == [False]
 
 
 def test_it_runs_under_the_event_loop_of_the_service_too() -> None:

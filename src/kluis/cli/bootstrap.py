@@ -112,7 +112,12 @@ def _show_locked(found: dict[str, Any]) -> None:
 def _show_secret(found: dict[str, Any], *, mounted: bool) -> None:
     if alone := found["single_losses"]:
         terminal.line(f"  keep the Secret: without {alone[0]} nothing else would open the keyring")
+        if lost := found["unanswered"]:
+            terminal.line(f"  {', '.join(lost)} opened nothing now; kluis status says why")
         terminal.line("  next: add another way to the rule: 'or' and people with paper, say")
+    elif not found["secret_may_be_deleted"]:
+        terminal.line("  no key was compared: if there is a Secret, keep it")
+        terminal.line("  next: mount it, and name its file with --from")
     elif mounted:
         terminal.line("  on this machine the Secret is not needed any more: it may be deleted")
     else:

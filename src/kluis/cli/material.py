@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ def shares(source: str, limit_bytes: int) -> str:
     Raises UsageError, or Unsafe for a file that others can read.
     """
     if source == "-" and terminal.interactive():
-        return "\n".join(terminal.secret_lines("a share (an empty line ends it): "))
+        return "\n".join(_typed_shares())
     if source == "-":
         data = sys.stdin.buffer.read(limit_bytes + 1)
     else:
@@ -49,6 +50,25 @@ def shares(source: str, limit_bytes: int) -> str:
             "give the shares that the server's init printed, one a line",
         )
     return data.decode("ascii")
+
+
+def _typed_shares() -> Iterator[str]:
+    """Each is looked at when it was typed: the others are not typed again for one mistake."""
+    from kluis.keyring.custody import parse_shares
+
+    typed: list[str] = []
+    while True:
+        prompt = f"share {len(typed) + 1} (an empty line ends it): "
+        line = next(iter(terminal.secret_lines(prompt)), "")
+        if not line.strip():
+            return
+        try:
+            parse_shares([*typed, line])
+        except UsageError as error:
+            terminal.error_beside(error)
+            continue
+        typed.append(line)
+        yield line
 
 
 def _of_input(limit_bytes: int) -> bytes:

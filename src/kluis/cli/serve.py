@@ -111,7 +111,7 @@ async def _serve(file: ConfigurationFile, accept_rollback: bool) -> None:
         raise SettingsError(
             f"{file.path.name} has no [facade]",
             "there is nowhere to listen",
-            "add [facade] with listen and tls, or use kluis run",
+            "add [facade] with listen and tls; without one, kluis watch or kluis run",
         )
     house, log = start(file, accept_rollback)
     tls = compose.tls_files(file, settings)

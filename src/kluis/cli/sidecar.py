@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kluis.addresses import is_loopback
+from kluis.addresses import host_of, is_loopback
 from kluis.cli import terminal
 from kluis.cli.options import Config, Format, Rollback
 from kluis.cli.serve import read, serve, start
@@ -31,7 +31,7 @@ Reader = Annotated[
 AllowDisk = Annotated[bool, typer.Option("--allow-disk", help="FILE need not be on a tmpfs.")]
 Address = Annotated[
     str,
-    typer.Option(help="Where the server answers, to tell when it is active.", envvar="BAO_ADDR"),
+    typer.Option(help="Where the server beside it answers, on loopback.", envvar="BAO_ADDR"),
 ]
 
 
@@ -71,6 +71,7 @@ def sidecar(
             "one says which key, the other where the server reads it",
             "name both; or neither, to serve the facade",
         )
+    _refuse_elsewhere(address)
     from kluis.service import key_files
 
     of = key_files.Owner() if owner is None else key_files.owner(owner)
@@ -93,6 +94,20 @@ async def _key(
     keeper = Keeper(house.guard(keyring), key, files, address, log, notifier)
     control = ControlServer(house, file.control_path())
     await serve_until_told(house, [keeper.run(), control.serve()], log, Notifier(None))
+
+
+def _refuse_elsewhere(address: str) -> None:
+    """Another node's answer says nothing about what the server beside it needs."""
+    try:
+        beside = is_loopback(host_of(address))
+    except ValueError:  # no URL at all
+        beside = False
+    if not beside:
+        raise UsageError(
+            "the address of the server is not a URL on loopback",
+            "a sidecar's server is beside it; another one may be unsealed while this one waits",
+            "correct --address or BAO_ADDR: http://127.0.0.1:8200, say",
+        )
 
 
 def _refuse_beyond_loopback(file: ConfigurationFile) -> None:

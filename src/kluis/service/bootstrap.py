@@ -92,7 +92,8 @@ async def bootstrap(house: House, asked: Asked) -> dict[str, JSON]:
             resealing.refuse_another(record.check(asked.key), asked.given, asked.path)
             return _locked(guard, asked)
         document = house.blueprint.stores[asked.keyring].load(asked.keyring)
-        proof = await prove(document, house.blueprint.anchors, asked.key, asked.given)
+        check = record.readable(asked.key)
+        proof = await prove(document, house.blueprint.anchors, asked.key, asked.given, check)
     return {**_shown(asked, done), **proof.shown(), "anchors": {}}
 
 

@@ -108,7 +108,7 @@ async def declared(house: House, name: str) -> Server:
         raise UsageError(
             f"there is no server {name[:64]}",
             f"kluis.toml declares: {known}",
-            f"add [servers.{name[:64]}] with its addresses to kluis.toml, or correct the name",
+            f"kluis server add {name[:64]} --address URL declares one; or correct the name",
         )
     return server
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kluis.errors import DocumentError
+from kluis.errors import DocumentError, StoreError
 from kluis.secret import Secret
 from kluis.service.given_key import MAX_RECORD_BYTES, Check, from_bytes, to_bytes
 from kluis.store.files import make_folder, refuse_wide, replace, unreadable, write_failed
@@ -19,6 +19,13 @@ class GivenRecord:
     def check(self, key: str) -> Check | None:
         """What is remembered of a key. Raises Unsafe."""
         return self._read().get(key)
+
+    def readable(self, key: str) -> Check | None:
+        """The same, and None for a record that can't be read: it keeps nobody from starting."""
+        try:
+            return self.check(key)
+        except StoreError:
+            return None
 
     def remember(self, key: str, given: Secret) -> None:
         """Note which key was given, if that is not on record. Raises StoreError."""

@@ -14,7 +14,7 @@ from kluis.service.house import House
 from kluis.service.journal import recorded
 from kluis.service.migration_checks import Checked, check
 from kluis.service.migration_proof import last_unseal
-from kluis.service.migration_record import EVENT, refuse_second, save
+from kluis.service.migration_record import EVENT, forget_elsewhere, refuse_second, save
 from kluis.service.operations import Args, text
 
 _PATH: Final = r"[^\x00-\x1f\x7f\ud800-\udfff]{0,1024}"
@@ -55,6 +55,7 @@ async def server_migrate_begin(house: House, args: Args) -> dict[str, JSON]:
         refuse_second(house, name)
         with recorded(house, EVENT, keyring=checked.keyring, server=name, what=f"to {one.to}"):
             save(house, checked.keyring, one)
+            forget_elsewhere(house, checked.keyring, name)
     return {"server": name, "began": one.began}
 
 

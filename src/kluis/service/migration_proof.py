@@ -2,8 +2,9 @@
 
 All its nodes came back after a restart: the plan sees to that. With an auto seal that is proof by
 itself, for a server with a disabled stanza does not unseal by itself. On kluis's facade its unseal
-is in the audit log, too. Shamir's shares open it with a disabled stanza as well as without; so
-there the server's configuration is looked at, which takes a token, or a person's word.
+is in the audit log, too; when a re-point is taken back, none may be there. Shamir's shares open it
+with a disabled stanza as well as without; so there the server's configuration is looked at, which
+takes a token, or a person's word.
 """
 
 from __future__ import annotations
@@ -55,8 +56,11 @@ async def unproven(
             "whether the disabled stanza is gone from its configuration is not known: give a token"
             f" that may read {CONFIGURATION}, or say --restarted"
         )
-    if one.to == "facade" and not one.back:
+    if one.to == "facade" and (one.repoint or not one.back):
         last = await last_unseal(house, KeyPath(*one.key.split("/", 1)), one.client)
+        if one.back:
+            again = last != one.progress.unsealed
+            return "kluis unsealed it again: its stanza still names kluis" if again else ""
         if not last or last == one.progress.unsealed:
             return f"it works, but kluis did not unseal {one.client} since: which seal has it?"
     return ""

@@ -14,12 +14,14 @@ EVENT: Final = "server-migrate"
 
 
 def on_record(house: House, server: str) -> tuple[str, Migration] | None:
-    """The last migration of a server, and the keyring beside which it is noted."""
-    for keyring, store in house.blueprint.stores.items():
-        one = store.load_migrations(keyring).of(server)
-        if one is not None:
-            return keyring, one
-    return None
+    """The migration of a server that is under way, or else its last, and the keyring beside it.
+
+    Which keyring that is may differ from one migration to the next: it is that of the shares.
+    """
+    stores = house.blueprint.stores.items()
+    noted = ((keyring, store.load_migrations(keyring).of(server)) for keyring, store in stores)
+    found = [(keyring, one) for keyring, one in noted if one is not None]
+    return max(found, key=lambda at: (not at[1].progress.proven, at[1].began), default=None)
 
 
 def required(house: House, server: str) -> tuple[str, Migration]:
@@ -51,11 +53,21 @@ def save(house: House, keyring: str, one: Migration) -> None:
     store.save_migrations(keyring, store.load_migrations(keyring).noted(one))
 
 
+def forget_elsewhere(house: House, keyring: str, server: str) -> None:
+    """Let go of what ended beside other keyrings. The caller holds ``house.changing``."""
+    for other, store in house.blueprint.stores.items():
+        noted = store.load_migrations(other)
+        if other != keyring and noted.of(server) is not None:
+            store.save_migrations(other, noted.forgotten(server))
+
+
 async def forget(house: House, keyring: str, one: Migration) -> None:
-    """End what never came to anything."""
+    """End what never came to anything, unless another call has changed it."""
     async with house.changing:
         store = house.blueprint.stores[keyring]
-        store.save_migrations(keyring, store.load_migrations(keyring).forgotten(one.server))
+        noted = store.load_migrations(keyring)
+        if noted.of(one.server) == one:
+            store.save_migrations(keyring, noted.forgotten(one.server))
 
 
 def shares_of(one: Migration) -> KeyPath | None:

@@ -106,8 +106,13 @@ async def _look(house: House, name: str, nodes: Nodes, evidence: Evidence) -> Vi
     if decision.place is Place.DOUBT:
         doubt = await unproven(house, one, now_seen, nodes, evidence)
         if not doubt:
-            one = await _finish(house, keyring, one, nodes.cluster_id)
-            decision = plan.decide(one, now_seen)
+            proven = await _finish(house, keyring, one, nodes.cluster_id)
+            if proven is None:
+                return await _look(house, name, nodes, evidence)
+            one = proven
+        elif one.back and one.repoint and not evidence.restarted:
+            one, now_seen = await _anew(house, one, nodes)
+        decision = plan.decide(one, now_seen, restarted=evidence.restarted)
     elif decision.place is Place.GONE_BACK:
         await forget(house, keyring, one)
     return View(one, now_seen, decision, doubt)
@@ -122,9 +127,22 @@ async def _noted(house: House, name: str, now_seen: Sequence[Seen]) -> tuple[str
     if one.progress.moved and not before.progress.moved and one.to == "facade" and not one.back:
         mark = await last_unseal(house, key_path(one.key), one.client)
         async with house.changing:
+            keyring, one = required(house, name)
             one = replace(one, progress=replace(one.progress, unsealed=mark))
             save(house, keyring, one)
     return keyring, one
+
+
+async def _anew(house: House, one: Migration, nodes: Nodes) -> tuple[Migration, list[Seen]]:
+    """Where kluis unsealed it on its way back, the next restart has to prove it."""
+    mark = await last_unseal(house, key_path(one.key), one.client)  # before the look it goes with
+    now_seen = seen(await nodes.look())
+    async with house.changing:
+        keyring, fresh = required(house, one.server)
+        if fresh == one and mark != one.progress.unsealed:
+            fresh = plan.anew(one, now_seen, now(), mark)
+            save(house, keyring, fresh)
+    return fresh, now_seen
 
 
 async def _push(house: House, name: str, nodes: Nodes, push: Push, *, patient: bool) -> None:
@@ -154,14 +172,17 @@ async def _marked(house: House, name: str, push: Push, *, done: bool) -> Migrati
     return one
 
 
-async def _finish(house: House, keyring: str, one: Migration, cluster_id: str) -> Migration:
+async def _finish(house: House, keyring: str, one: Migration, cluster_id: str) -> Migration | None:
     """It is proven: what is kept changes its purpose, and the record its end.
 
-    The shares have just shown whose they are, so that is noted, too.
+    The shares have just shown whose they are, so that is noted, too. None where another call has
+    changed the record since: what was proven may not be what it says now.
     """
     purpose: Purpose = "unseal" if one.target == "shamir" else "recovery"
     path = shares_of(one)
     async with house.changing:
+        if on_record(house, one.server) != (keyring, one):
+            return None
         if path is not None:
             kept = custody.kept(house, path)
             proven = replace(kept, purpose=purpose, cluster_id=kept.cluster_id or cluster_id)
@@ -177,13 +198,17 @@ async def server_migrate_back(house: House, args: Args) -> dict[str, JSON]:
     """Turn round. What had not moved yet only gets its old stanza back."""
     name = text(args, "server")
     server = declared(house, name)
-    _refuse_to_turn(required(house, name)[1])
+    _, one = required(house, name)
+    _refuse_to_turn(one)
+    mark = await last_unseal(house, key_path(one.key), one.client) if one.repoint else ""
     async with Nodes(server) as nodes:
         now_seen = seen(await nodes.look())
-    keyring, one = await _noted(house, name, now_seen)
+    await _noted(house, name, now_seen)
     async with house.changing:
+        keyring, one = required(house, name)
+        _refuse_to_turn(one)
         with recorded(house, EVENT, keyring=keyring, server=name, what="back"):
-            save(house, keyring, plan.turned(one, now_seen, now()))
+            save(house, keyring, plan.turned(one, now_seen, now(), mark))
     return {"server": name, "back": True}
 
 

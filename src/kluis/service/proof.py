@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from kluis.anchors.base import Anchor
-from kluis.engine.opening import Opening
+from kluis.engine.opening import Opened, Opening
+from kluis.engine.survey import look_at
 from kluis.errors import CannotOpen
 from kluis.keyring import crypto, policy, tree, trust, words
 from kluis.keyring.document import Document, from_bytes, to_bytes
 from kluis.keyring.keys import Key
 from kluis.keyring.strict import JSON
 from kluis.secret import Secret
+from kluis.service.given_key import Check
+
+ASK_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
     """Who opened it; empty when it is locked. ``alone``: whose loss alone would lock it for good.
 
-    ``compared`` says whether there was a key to compare with; ``latest`` is the key's version.
+    ``compared`` says whether there was a key to compare with, ``known`` whether that or the record
+    of the one that was given is of this key; ``latest`` is the key's version. ``unanswered`` are
+    the machine anchors that do not open their leaf now: they count as lost.
     """
 
     proven_by: tuple[str, ...] = ()
     compared: bool = False
+    known: bool = False
     latest: int = 0
     alone: tuple[str, ...] = ()
+    unanswered: tuple[str, ...] = ()
 
     @property
     def frees_the_secret(self) -> bool:
-        """Whether the key that was given is needed no more: it opens, and not by one thing only."""
-        return bool(self.proven_by) and not self.alone
+        """Whether the given key is needed no more: it is here, and not behind one thing only."""
+        return bool(self.proven_by) and self.known and not self.alone
 
     def shown(self) -> dict[str, JSON]:
         """As JSON."""
@@ -40,14 +50,22 @@ class Proof:
             "compared": self.compared,
             "latest": self.latest,
             "single_losses": list(self.alone),
+            "unanswered": list(self.unanswered),
             "secret_may_be_deleted": self.frees_the_secret,
         }
 
 
 async def prove(
-    document: Document, anchors: Mapping[str, Anchor], key: str, given: Secret | None
+    document: Document,
+    anchors: Mapping[str, Anchor],
+    key: str,
+    given: Secret | None,
+    check: Check | None = None,
 ) -> Proof:
-    """Open the bytes of a document as a stranger would. Raises CannotOpen or DocumentError."""
+    """Open the bytes of a document as a stranger would, and ask the other anchors, too.
+
+    ``check`` is what is remembered of the key that was given. Raises CannotOpen or DocumentError.
+    """
     opening = Opening(from_bytes(to_bytes(document)))
     opened = await opening.ask(anchors)
     if opened is None:
@@ -60,9 +78,12 @@ async def prove(
                 "something else wrote this document",
                 "keep the Secret, and find out who",
             )
-        return Proof(
-            tuple(sorted(opening.answered)), given is not None, held.latest, _alone(document)
-        )
+        known = given is not None or (check is not None and _fits(held, check))
+        right = opening.answered - opening.failures.keys()
+        silent = await _unanswered(opened, anchors, right)
+        alone = _alone(document, silent)
+        by, lost = tuple(sorted(right)), tuple(sorted(silent))
+        return Proof(by, given is not None, known, held.latest, alone, lost)
     finally:
         opened.wipe()
 
@@ -70,6 +91,30 @@ async def prove(
 def holds(key: Key, given: Secret) -> bool:
     """Whether some version of a key is the given one."""
     return any(crypto.same(v.material, given.reveal()) for v in key.versions.values())
+
+
+def _fits(key: Key, check: Check) -> bool:
+    return any(check.fits(Secret(version.material)) for version in key.versions.values())
+
+
+async def _unanswered(opened: Opened, anchors: Mapping[str, Anchor], right: set[str]) -> set[str]:
+    """The machine leaves that do not open within ASK_S; those that just did are not asked again.
+
+    What a person types can't be asked for, and counts as people do.
+    """
+    asked = {
+        leaf.name: asyncio.create_task(
+            look_at(opened.document, path, leaf, opened.contents.leaves[path], anchor)
+        )
+        for path, leaf in tree.machine_leaves(opened.document.tree)
+        for anchor in [anchors.get(leaf.name)]
+        if leaf.name not in right
+        and (leaf.sealed is None or anchor is None or not anchor.needs_person)
+    }
+    if asked:
+        await asyncio.wait(asked.values(), timeout=ASK_S)
+    late = {name for name, look in asked.items() if look.cancel()}
+    return late | {name for name in asked.keys() - late if asked[name].result().failure}
 
 
 def _not_open(keyring: str, opening: Opening) -> CannotOpen:
@@ -82,12 +127,11 @@ def _not_open(keyring: str, opening: Opening) -> CannotOpen:
     )
 
 
-def _alone(document: Document) -> tuple[str, ...]:
-    """The leaves whose loss alone locks for good; one that is not sealed yet opens nothing."""
+def _alone(document: Document, lost: set[str]) -> tuple[str, ...]:
+    """The leaves whose loss alone locks for good, after those that open nothing now."""
     rule = tree.to_policy(document.tree)
     people = words.people_among(leaf for _, leaf in tree.leaves(document.tree))
-    unsealed = {leaf.name for _, leaf in tree.machine_leaves(document.tree) if leaf.sealed is None}
-    left = set(policy.names(rule)) - unsealed
+    left = set(policy.names(rule)) - lost
     return tuple(
         name
         for name in sorted(left)

@@ -14,6 +14,7 @@ from kluis.servers.declared import Server
 from kluis.servers.watch.states import Condition, Hold, NodeView, ServerView
 from kluis.service.house import House
 from kluis.service.journal import recorded
+from kluis.service.migration_record import on_record
 from kluis.service.operations import Args, text
 
 MAX_HOLD_S = 366 * 86_400
@@ -43,7 +44,18 @@ def hold_of(house: House, name: str, now_s: float) -> Hold | None:
             return Hold(0.0, seen=error.seen)
         if held is not None and not held.over(now_s):
             return _hold(held)
-    return None
+    return _moved(house, name)
+
+
+def _moved(house: House, name: str) -> Hold | None:
+    """One that is on its way to another seal is let be: its migration gives it its shares."""
+    try:
+        found = on_record(house, name)
+    except (StoreError, DocumentError) as error:
+        return Hold(0.0, seen=error.seen)
+    if found is None or found[1].progress.proven:
+        return None
+    return Hold(0.0, seen=f"it is on its way to {found[1].to}: kluis server migrate {name}")
 
 
 def _hold(held: Held) -> Hold:

@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final
 
-from kluis.addresses import host_of, is_loopback
 from kluis.engine.guard import Guard
 from kluis.errors import ServerError, ServerHung, WriteFailed
 from kluis.servers.client import ServerClient
 from kluis.servers.notify import Notifier
-from kluis.servers.tls import ServerTls
 from kluis.service.key_files import KeyFiles
 from kluis.service.static_seal import newest
 
@@ -56,7 +54,10 @@ async def look(client: ServerClient) -> Seen:
 
 
 class Keeper:
-    """Keeps the files of one server as they should be, until cancelled; then they are gone."""
+    """Keeps the files of one server as they should be, until cancelled; then they are gone.
+
+    The server is beside it, on loopback; so a certificate is not verified.
+    """
 
     def __init__(
         self, guard: Guard, key: str, files: KeyFiles, address: str, log: Any, notifier: Notifier
@@ -69,6 +70,8 @@ class Keeper:
         self._notifier = notifier
         self._placed: tuple[str, ...] = ()
         """The ids of the keys whose files are there."""
+        self._explained = False
+        """Whether the log says why there is a key, or none."""
         self._ready = False
         self._failed = ""
 
@@ -88,8 +91,7 @@ class Keeper:
             self._files.set_ready(False)
 
     def _client(self) -> ServerClient:
-        local = is_loopback(host_of(self._address))
-        return ServerClient(self._address, tls=False if local else ServerTls(), timeout_s=HEALTH_S)
+        return ServerClient(self._address, tls=False, timeout_s=HEALTH_S)
 
     async def _wait_open(self) -> None:
         self._log.info("waiting", keyring=self._guard.name)
@@ -107,6 +109,7 @@ class Keeper:
                 self._place(seen)
             else:
                 self._withdraw(seen.value)
+                self._explain(seen)
             self._set_ready(True)
 
     def _place(self, seen: Seen) -> None:
@@ -115,6 +118,7 @@ class Keeper:
         if ids != self._placed or not self._files.key.exists():
             self._files.place(keys)
             self._placed = ids
+            self._explained = True
             self._log.info("key placed", file=str(self._files.key), ids=ids, server=seen.value)
 
     def _withdraw(self, why: str) -> None:
@@ -122,6 +126,12 @@ class Keeper:
             self._files.withdraw()
             self._placed = ()
             self._log.info("key withdrawn", file=str(self._files.key), why=why)
+
+    def _explain(self, seen: Seen) -> None:
+        if seen is Seen.UNSEALED and not self._explained:
+            self._explained = True
+            why = f"the server at {self._address} is unsealed already"
+            self._log.info("no key placed", why=why)
 
     def _set_ready(self, ready: bool) -> None:
         if ready == self._ready:

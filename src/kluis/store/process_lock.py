@@ -25,7 +25,7 @@ class ProcessLock:
             raise AlreadyRunning(
                 f"another kluis (process {pid or 'unknown'}) works on {path.parent}",
                 "two of them would write over each other",
-                "use kluis status to see it, or stop it first",
+                "kluis status shows it; kluis serve watches servers too; or stop it first",
             ) from None
         except OSError as error:
             self.release()

@@ -64,7 +64,7 @@ class Command:
             seen = f"the command {self._program} was not found"
             means = "there is no such program on the PATH, or its interpreter is missing"
         except (OSError, ValueError) as error:
-            seen = f"the command {self._program} can't be executed"
+            seen = f"the command {self._program} could not be run"
             means = getattr(error, "strerror", None) or "its name or an argument has a null byte"
         raise WakeFailed(seen, means, f"check command in [wake.{self.name}]")
 
@@ -97,9 +97,16 @@ class _Program:
             raise
         finally:
             os.close(writing)
-        self._pidfd = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._pidfd, self._reap)
-        self._loop.add_reader(self._output, self._listen)
+        self._pidfd = -1
+        try:
+            self._pidfd = os.pidfd_open(self._process.pid)
+            self._loop.add_reader(self._pidfd, self._reap)
+            self._loop.add_reader(self._output, self._listen)
+        except BaseException:  # nobody would see it end
+            self._kill()
+            self._process.wait()
+            self._close()
+            raise
 
     def last_line(self) -> str:
         """The last line that it printed and that says something."""
@@ -130,10 +137,14 @@ class _Program:
         self._kill()
         code = self._process.wait()
         self._take()
-        for descriptor in (self._pidfd, self._output):
-            self._loop.remove_reader(descriptor)
-            os.close(descriptor)
+        self._close()
         self.ended.set_result(code)
+
+    def _close(self) -> None:
+        for descriptor in (self._pidfd, self._output):
+            if descriptor != -1:
+                self._loop.remove_reader(descriptor)
+                os.close(descriptor)
 
     def _kill(self) -> None:
         if not self.ended.done():

@@ -54,6 +54,13 @@ def test_the_disabled_stanza_says_all_that_the_old_one_said() -> None:
             assert f'"{value}"' in text
 
 
+def test_a_heredoc_stays_as_it_is() -> None:
+    heredoc = "<<EOF\na\n\n  b  \nEOF"
+    found = seal_of(f'seal "pkcs11" {{\n\n  pin = {heredoc}\n}}\n')
+    assert found is not None
+    assert found.text() == f'seal "pkcs11" {{\n  pin = {heredoc}\n}}\n'
+
+
 def test_json_is_read_as_well_and_written_as_hcl() -> None:
     fields = {"address": "https://kms.example:8200", "token": TOKEN, "disable_renewal": True}
     for seal in ({"transit": fields}, [{"transit": fields}], [{"transit": [fields]}]):

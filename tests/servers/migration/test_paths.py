@@ -119,6 +119,12 @@ def test_a_re_point_moves_nothing_and_can_be_taken_back(
     one.back()
     told = one.go_on()
     assert Path(told["next"]["file"]).name == "0-before.hcl"
+    one.restart({"next": {"file": "2-after.hcl"}})
+    one.bao.wait_active()
+    assert "still names kluis" in one.go_on(restarted=True)["next"]["what"]
+    told = one.go_on()
+    assert (told["place"], Path(told["next"]["file"]).name) == ("prove", "0-before.hcl")
+    assert "still names kluis" in told["next"]["what"]
     one.restart(told)
     one.bao.wait_active()
     assert one.go_on()["place"] == "gone-back"

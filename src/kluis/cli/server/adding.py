@@ -227,6 +227,10 @@ def _reload(session: Session) -> bool:
 def _hint(task: _Task, reloaded: bool) -> None:
     if reloaded:
         terminal.line("the running service took it")
+    looks = [one for one in task.found.values() if not isinstance(one, KluisError)]
+    if not any(one.status.initialized for one in looks):
+        terminal.line(f"it was never initialised: kluis server init {task.name} does that")
+        return
     if task.choice.cluster_id is None and task.server.identity.cluster_id is None:
         terminal.line(
             "it is sealed and does not tell its cluster id: run this again once it is open"

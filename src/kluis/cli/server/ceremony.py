@@ -167,6 +167,8 @@ def _bring_up(
     intent = step("intend")
     if intent["changed"]:
         made.step(f"{intent['custody']} can be written; {intent['proof']}")
+    if intent["changed"] and not terminal.as_json():
+        terminal.note("it is being initialised, which may take 10 s and more: do not interrupt it")
     init_answer = step("make")
     if not init_answer["kept"]:
         rescue.keep(session, name, init_answer, show_secrets=show_secrets)

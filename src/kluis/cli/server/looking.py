@@ -59,12 +59,14 @@ def _exit(found: dict[str, Any]) -> None:
 def _show_declared(server: dict[str, Any]) -> None:
     terminal.line()
     needs = f"{server['threshold']} of {server['shares']}" if server["threshold"] else "not known"
-    by_hand = "let be" if server["on_seal"] == "hold" else "unsealed all the same"
+    by_hand = "it is let be" if server["on_seal"] == "hold" else "it is unsealed all the same"
     terminal.line(f"shares from:      {server['unseal'] or 'nowhere: it is only watched'}")
+    if server["recovery"]:
+        terminal.line(f"recovery keys in: {server['recovery']}")
     terminal.line(f"shares needed:    {needs}")
     terminal.line(f"pinned key:       {server['pin'] or 'none'}")
     terminal.line(f"cluster id:       {server['cluster_id'] or 'not known yet'}")
-    terminal.line(f"sealed by hand:   {by_hand}")
+    terminal.line(f"if sealed by hand: {by_hand}")
     terminal.line(f"wakes:            {', '.join(server['wake']) or 'nothing'}")
 
 

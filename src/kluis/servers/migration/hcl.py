@@ -39,9 +39,9 @@ class Stanza:
 
     def text(self, *, disabled: bool = False) -> str:
         """The stanza as a server reads it."""
-        lines = [line.rstrip() for line in self.body.split("\n") if line.strip()]
+        body = re.sub(r"\A(?:[ \t\r]*\n)+", "", self.body).rstrip()
         ends = ['  disabled = "true"'] if disabled else []
-        return "\n".join([f'seal "{self.kind}" {{', *lines, *ends, "}", ""])
+        return "\n".join([f'seal "{self.kind}" {{', *([body] if body else []), *ends, "}", ""])
 
 
 class _Token(NamedTuple):

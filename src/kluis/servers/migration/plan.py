@@ -213,11 +213,14 @@ def _restore(
     return Decision(Place.RESTORE, left) if left else Decision(Place.GONE_BACK)
 
 
-def turned(one: Migration, nodes: Sequence[Seen], now: str) -> Migration:
-    """The way back. Where it had moved it is a migration of its own, to the seal it came from."""
+def turned(one: Migration, nodes: Sequence[Seen], now: str, unsealed: str = "") -> Migration:
+    """The way back. Where it had moved it is a migration of its own, to the seal it came from.
+
+    ``unsealed`` is when the facade had unsealed the client last: a re-point is proven by it.
+    """
     if not one.progress.moved:
         return replace(one, restore=True)
-    progress = _arrived(Progress(), nodes, now) if one.repoint else Progress()
+    progress = _arrived(Progress(unsealed=unsealed), nodes, now) if one.repoint else Progress()
     return replace(
         one,
         source=one.target,
@@ -227,6 +230,11 @@ def turned(one: Migration, nodes: Sequence[Seen], now: str) -> Migration:
         restore=False,
         progress=progress,
     )
+
+
+def anew(one: Migration, nodes: Sequence[Seen], now: str, unsealed: str) -> Migration:
+    """A re-point taken back that came back on kluis: all have to be restarted once more."""
+    return replace(one, progress=_arrived(Progress(unsealed=unsealed), nodes, now))
 
 
 def _at(found: Mapping[str, Stand], *wanted: Stand) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ class Way(Enum):
 class Rules:
     """What is declared of a node.
 
-    ``pushes``: there are shares for it. ``lets_be``: when a person seals it, it stays so.
+    ``pushes``: there are shares for it, under ``key``. ``lets_be``: sealed by a person it stays so.
     """
 
     server: str
@@ -34,6 +34,7 @@ class Rules:
     identity: Identity
     pushes: bool
     lets_be: bool
+    key: str = ""
 
 
 def rules(server: Server, address: str) -> Rules:
@@ -44,7 +45,8 @@ def rules(server: Server, address: str) -> Rules:
         plain = address.startswith("http://") and is_loopback(host_of(address))
         way = Way.LOOPBACK if plain else Way.CLEAR
     pushes, lets_be = server.unseal is not None, server.on_seal == "hold"
-    return Rules(server.name, address, way, server.identity, pushes, lets_be)
+    key = "" if server.unseal is None else str(server.unseal)
+    return Rules(server.name, address, way, server.identity, pushes, lets_be, key)
 
 
 @dataclass(frozen=True, slots=True)

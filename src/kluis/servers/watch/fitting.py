@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kluis.errors import KluisError
+from kluis.errors import KluisError, UnknownKey
 from kluis.keyring.custody import Custody, Shares
 from kluis.servers.client import SealStatus
 from kluis.servers.watch.evidence import Case, Rules, Verdict
@@ -10,8 +10,11 @@ from kluis.servers.watch.judging import check_shares
 from kluis.servers.watch.states import Alarm, Condition
 
 
-def no_custody(error: KluisError) -> Verdict:
+def no_custody(error: KluisError, rules: Rules) -> Verdict:
     """The verdict on a sealed node whose shares can't be had."""
+    if isinstance(error, UnknownKey):
+        seen, step = f"no shares are kept for {rules.server}", f"kluis key import {rules.key}"
+        return Verdict(Condition.SEALED, Alarm.NO_SHARES, seen, error.seen, f"{step} --shares -")
     return Verdict(Condition.SEALED, Alarm.LOCKED, error.seen, error.means, error.next_step)
 
 

@@ -65,7 +65,8 @@ def failed(error: KluisError) -> Verdict:
 def _unsealed(case: Case) -> Verdict:
     if case.past.foreign:
         return _other_cluster(case)
-    early = _unverified(case) or _other_seal(case) if case.rules.pushes else None
+    judged = case.rules.pushes and not case.held  # one that is moved to another seal is held
+    early = _unverified(case) or _other_seal(case) if judged else None
     if early is not None:  # a person rather learns of it now than when the server is sealed
         return replace(early, condition=Condition.UNSEALED, active=case.answer.active)
     return Verdict(Condition.UNSEALED, active=case.answer.active)
@@ -81,7 +82,8 @@ def _empty(case: Case) -> Verdict | None:
         Alarm.LOST_DISK if lasting else None,
         f"{case.rules.address} says that it was never initialised",
         "its storage is empty: a lost disk, or a new node that did not join its cluster yet",
-        "restore its storage from a snapshot; it is not initialised anew, and gets no share",
+        "restore its storage from a snapshot; only if it is new: kluis server init"
+        f" {case.rules.server}",
     )
 
 
@@ -105,7 +107,7 @@ def _held(case: Case) -> Verdict | None:
         Condition.HELD,
         None,
         f"{case.rules.address} is sealed, and held",
-        "a person said that it stays as it is",
+        "a person said so, or it is on its way to another seal",
         f"kluis server release {case.rules.server}",
     )
 
@@ -156,11 +158,29 @@ def _unverified(case: Case) -> Verdict | None:
     )
 
 
+def _being_made(case: Case) -> Verdict | None:
+    status = case.answer.status
+    if status.seal_type != "shamir" or (status.threshold, status.shares) != (0, 0):
+        return None
+    return Verdict(
+        Condition.UNINITIALISED,
+        None,
+        f"{case.rules.address} has no shares yet",
+        "it is being initialised",
+        "nothing: it is looked at again",
+    )
+
+
 def _other_seal(case: Case) -> Verdict | None:
     status, identity = case.answer.status, case.rules.identity
+    next_step = check_shares(case.rules)
     if status.seal_type != "shamir" or status.recovery_seal:
         seen = f"the seal of {case.rules.address} is {_shown(_SEAL_TYPE, status.seal_type)}"
         means = "only a Shamir seal is opened with shares"
+        next_step = (
+            f"if it was moved there: write recovery in place of unseal in [servers."
+            f"{case.rules.server}], and reload; else find out which server that is"
+        )
     elif status.migration:
         seen = f"{case.rules.address} is being moved to another seal"
         means = "its shares would be taken for the migration"
@@ -175,7 +195,7 @@ def _other_seal(case: Case) -> Verdict | None:
         means = f"declared are {wanted}: it is another server, or its keys were changed"
     else:
         return None
-    return Verdict(Condition.WRONG, Alarm.SEAL, seen, means, check_shares(case.rules))
+    return Verdict(Condition.WRONG, Alarm.SEAL, seen, means, next_step)
 
 
 def _possible(status: SealStatus) -> bool:
@@ -211,6 +231,7 @@ _RULES: Final[tuple[Callable[[Case], Verdict | None], ...]] = (
     _by_hand,
     _known_as_foreign,
     _unverified,
+    _being_made,
     _other_seal,
     _resting,
 )
@@ -240,8 +261,11 @@ _ENDED: Final = {
 
 
 def check_shares(rules: Rules) -> str:
-    """What to do where the declared numbers, the kept shares and the server do not fit."""
-    return f"compare bao status with kluis.toml, and import the right shares of {rules.server}"
+    """The next step where shares and seal do not fit each other."""
+    return (
+        "compare bao status with kluis.toml; the right shares are taken by"
+        f" kluis key import {rules.key} --shares - --replace"
+    )
 
 
 # -- what a server says

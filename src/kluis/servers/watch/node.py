@@ -175,7 +175,7 @@ class Node:
         try:
             custody = self._fleet.custody(path)
         except KluisError as error:
-            return fitting.no_custody(error)
+            return fitting.no_custody(error, self._rules)
         self._past = replace(self._past, cluster_id=custody.cluster_id)
         case = self._case(answer)
         sets = fitting.fitting(custody, self._rules, answer.status)

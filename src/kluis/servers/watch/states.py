@@ -29,7 +29,8 @@ class Alarm(StrEnum):
     CLUSTER = "cluster"  # after the unseal it told another cluster id
     LOST_DISK = "lost-disk"  # it says that it was never initialised
     SHARES = "shares"  # it refused the shares
-    LOCKED = "locked"  # the keyring with the shares is locked, or has none
+    LOCKED = "locked"  # the keyring with the shares is locked
+    NO_SHARES = "no-shares"  # nothing is kept for it
     UNPINNED = "unpinned"  # nobody pinned its key yet: kluis server add
 
 
