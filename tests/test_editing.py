@@ -192,7 +192,7 @@ def test_after_a_table_of_its_own_it_is_never_refused(parts: list[str]) -> None:
         old = tomllib.loads(text)["servers"]
     except (ValueError, RecursionError):
         return
-    if any(isinstance(value, dict | list) for value in old["x"].values()):
+    if any(isinstance(value, dict | list) or "\n" in str(value) for value in old["x"].values()):
         return
     new = with_server(text, "x", {"shares": 5})
     assert tomllib.loads(new) == expected(text, "x", {"shares": 5})

@@ -51,10 +51,11 @@ def endpoint(url: str) -> Endpoint:
         port = parts.port or _PORTS[parts.scheme]
     except (ValueError, KeyError):
         raise ValueError("its host or its port can't be") from None
-    if not parts.hostname:
+    host = canonical_host(parts.hostname or "")
+    if not host:
         raise ValueError("it has no host")
     path = re.sub("/+", "/", parts.path).strip("/")
-    return Endpoint(canonical_host(parts.hostname), port, re.sub("(^|/)v1$", "", path))
+    return Endpoint(host, port, re.sub("(^|/)v1$", "", path))
 
 
 def canonical_host(host: str) -> str:
