@@ -71,7 +71,7 @@ def _next(view: View, found: dict[str, Stand]) -> JSON:
     said = words.following(view.one, view.decision, found)
     folder = PurePosixPath(view.one.folder)
     return {
-        "what": view.doubt or said.what,
+        "what": view.doubt or said.what or f"run kluis server migrate {view.one.server}",
         "file": str(folder / said.file) if said.file else None,
         "otherwise": str(folder / said.otherwise) if said.otherwise else None,
         "nodes": list(said.nodes),
@@ -90,4 +90,4 @@ def _notes(house: House, one: Migration) -> list[str]:
 def _state(view: View, found: dict[str, Stand]) -> str:
     """Changes whenever there is something new to tell."""
     nodes = (f"{address}={at}" for address, at in sorted(found.items()))
-    return " ".join([view.decision.place, *nodes, view.doubt])
+    return " ".join(filter(None, [view.decision.place, *nodes, view.doubt]))

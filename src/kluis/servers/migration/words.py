@@ -44,7 +44,7 @@ def following(one: Migration, decision: Decision, found: Mapping[str, Stand]) ->
         case Place.STRAY:
             words = _stray(one, decision, found)
         case Place.CARRY | Place.SETTLE:
-            words = Next(f"wait: kluis server migrate {one.server} goes on by itself", "", nodes)
+            words = Next(f"kluis server migrate {one.server} goes on from here", "", nodes)
         case Place.DONE | Place.GONE_BACK | Place.DOUBT:
             pass
     return words
@@ -56,6 +56,8 @@ _LAST: Final = (
 )
 _VOTERS: Final = "a node that joined just now can't take over yet: bao operator raft list-peers"
 _PUT_BACK: Final = "put back the stanza from before, and restart it"
+_OLD_KMS: Final = "the KMS of the old seal must still work meanwhile"
+_LOG: Final = "if it does not start, its log says why: the stanza may need tls_ca_cert, or a token"
 _UNMOVED: Final = "nothing was moved yet, so that is all"
 
 
@@ -71,13 +73,13 @@ def file_after(one: Migration) -> str:
 
 def _restart(one: Migration, decision: Decision, many: bool) -> Next:
     how = f" of the standbys, {_ONE_BY_ONE}" if many else ""
-    old_kms = "" if one.source == "shamir" else "the KMS of the old seal must still work meanwhile"
+    hint = _LOG if one.source == "shamir" else f"{_OLD_KMS}; {_LOG}"
     return Next(
         "put this into the server's configuration in place of any seal stanza, and restart"
         f" it{how}; it starts sealed, and kluis gives it its shares",
         file_migrate(one),
         decision.nodes,
-        old_kms,
+        hint,
     )
 
 
