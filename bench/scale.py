@@ -42,11 +42,11 @@ FULL: Final = Scale(
     status_rounds=10,
     openings=100,
     first_openings=10,
-    watches=3,
-    watch_restarts=50,
+    watches=10,
+    watch_restarts=100,
     fleet=1_000,
-    settle_s=10,
-    steady_s=25,
+    settle_s=30,
+    steady_s=60,
     hurry=1,
 )
 QUICK: Final = Scale(

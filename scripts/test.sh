@@ -7,8 +7,8 @@ started=$(mktemp)
 folders=$(mktemp -d "${TMPDIR:-/tmp}/kXXXXX") # short: sockets' paths may have 107 bytes
 trap 'rm -f "$started"' EXIT
 .venv/bin/coverage erase
-# as many at once as there are processors: most of a test's time is another program's
-.venv/bin/coverage run -m pytest --numprocesses="$(nproc)" --dist=worksteal \
+# one more at once than there are processors: a test often waits for other programs
+.venv/bin/coverage run -m pytest --numprocesses="$(($(nproc) + 1))" --dist=worksteal \
     --basetemp="$folders/1" -m "not alone"
 # what measures time has the machine to itself
 .venv/bin/coverage run -m pytest --basetemp="$folders/2" -m alone
