@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp.abc import ResolveResult
 from yarl import URL
 
+from kluis.addresses import is_loopback
 from kluis.errors import (
     ServerAnswered,
     ServerError,
@@ -89,7 +90,7 @@ class HttpApi:
     @property
     def on_loopback(self) -> bool:
         """Whether the server is on this machine."""
-        return _is_loopback(self._base.host or "")
+        return is_loopback(self._base.host or "")
 
     @property
     def in_the_clear(self) -> bool:
@@ -259,10 +260,3 @@ def _base_url(address: str) -> URL:
             "write it as https://bao.example:8200",
         )
     return url.origin() / url.path.strip("/") if url.path.strip("/") else url.origin()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

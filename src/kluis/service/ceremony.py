@@ -14,7 +14,7 @@ from kluis.servers.ceremony import nodes, standing
 from kluis.servers.ceremony.standing import Seal, Stand
 from kluis.servers.client import ServerClient
 from kluis.servers.declared import KeyPath, Server
-from kluis.service import custody
+from kluis.service import custody, servers
 from kluis.service.house import House
 from kluis.service.operations import Args
 
@@ -102,15 +102,7 @@ async def declared(house: House, name: str) -> Server:
     if name not in house.blueprint.servers:
         async with house.changing:
             house.redraw()
-    server = house.blueprint.servers.get(name)
-    if server is None:
-        known = ", ".join(sorted(house.blueprint.servers)) or "none"
-        raise UsageError(
-            f"there is no server {name[:64]}",
-            f"kluis.toml declares: {known}",
-            f"kluis server add {name[:64]} --address URL declares one; or correct the name",
-        )
-    return server
+    return servers.declared(house, name)
 
 
 async def begin(house: House, server: Server) -> Ceremony:

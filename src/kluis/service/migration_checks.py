@@ -16,6 +16,7 @@ from kluis.service import custody
 from kluis.service.house import House
 from kluis.service.migration_targets import Target, is_same_key, opened, target
 from kluis.service.operations import Args, text
+from kluis.service.servers import declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +75,6 @@ async def check(house: House, args: Args) -> Checked:
         shares=shares,
         threshold=threshold,
     )
-
-
-def declared(house: House, name: str) -> Server:
-    """A server of kluis.toml. Raises UsageError."""
-    server = house.blueprint.servers.get(name)
-    if server is None:
-        known = ", ".join(sorted(house.blueprint.servers)) or "none"
-        raise UsageError(
-            f"there is no server {name}",
-            f"kluis.toml declares: {known}",
-            f"declare [servers.{name}], with its addresses",
-        )
-    return server
 
 
 def _whole(server: Server, looks: Sequence[Look]) -> tuple[Look, SealStatus]:

@@ -23,7 +23,6 @@ from kluis.servers.migration.standing import Seen
 from kluis.service import custody
 from kluis.service.house import House
 from kluis.service.journal import recorded
-from kluis.service.migration_checks import declared
 from kluis.service.migration_proof import Evidence, last_unseal, unproven
 from kluis.service.migration_record import (
     EVENT,
@@ -37,6 +36,7 @@ from kluis.service.migration_record import (
 from kluis.service.migration_targets import opened
 from kluis.service.migration_view import View, shown
 from kluis.service.operations import Args, text
+from kluis.service.servers import declared
 
 POLL_S: Final = 0.1
 SETTLE_S: Final = 20.0  # an election, and a KMS that retries

@@ -221,14 +221,13 @@ def _length_s(args: Mapping[str, JSON]) -> int | None:
 
 def declared(house: House, name: str) -> Server:
     """A server of kluis.toml. Raises UsageError."""
-    """A server of the configuration. Raises UsageError."""
     server = house.blueprint.servers.get(name)
     if server is None:
         known = ", ".join(sorted(house.blueprint.servers)) or "none"
         raise UsageError(
-            f"there is no server {name}",
+            f"there is no server {name[:64]}",
             f"kluis.toml declares: {known}",
-            "correct the name; kluis server add declares one",
+            f"kluis server add {name[:64]} --address URL declares one; or correct the name",
         )
     return server
 

@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from kluis.errors import (
     Conflict,
@@ -69,7 +69,8 @@ class DirectoryStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._history = folder / "history"
-        self._holds: dict[str, tuple[object, Holds]] = {}
+        self._known: dict[Path, tuple[object, object]] = {}
+        """Records as they were read last, and the stamps of their files."""
 
     def load(self, name: str, *, accept_rollback: bool = False) -> Document:
         """The document as it was last written; see Store.load."""
@@ -162,12 +163,7 @@ class DirectoryStore:
     def load_holds(self, name: str) -> Holds:
         """The held servers; see Store.load_holds. The file is read only when it is another one."""
         path = self._holds_path(name)
-        stamp = _stamp(path)
-        known = self._holds.get(name)
-        if known is None or known[0] != stamp:
-            read = self._record(path, MAX_HOLDS_BYTES, held_servers.from_bytes) or Holds()
-            known = self._holds[name] = stamp, read
-        return known[1]
+        return self._if_changed(path, MAX_HOLDS_BYTES, held_servers.from_bytes) or Holds()
 
     def save_holds(self, name: str, holds: Holds) -> None:
         """Write the held servers; see Store.save_holds."""
@@ -176,10 +172,9 @@ class DirectoryStore:
             replace(self._holds_path(name), held_servers.to_bytes(holds))
 
     def load_migrations(self, name: str) -> Migrations:
-        """The servers on their way to another seal; see Store.load_migrations."""
-        path = self.folder / f"{name}.migrations"
-        read = migrated_servers.from_bytes
-        return self._record(path, MAX_MIGRATIONS_BYTES, read) or Migrations()
+        """The servers on their way to another seal; see Store.load_migrations, and load_holds."""
+        path, read = self.folder / f"{name}.migrations", migrated_servers.from_bytes
+        return self._if_changed(path, MAX_MIGRATIONS_BYTES, read) or Migrations()
 
     def save_migrations(self, name: str, migrations: Migrations) -> None:
         """Write the migrations; see Store.save_migrations."""
@@ -187,6 +182,14 @@ class DirectoryStore:
         with self._locked():
             path = self.folder / f"{name}.migrations"
             replace(path, migrated_servers.to_bytes(migrations))
+
+    def _if_changed(self, path: Path, limit_bytes: int, read: Callable[[bytes], R]) -> R | None:
+        """As ``_record``; a file that is the same as before is not read again."""
+        stamp = _stamp(path)
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            known = self._known[path] = stamp, self._record(path, limit_bytes, read)
+        return cast("R | None", known[1])
 
     def _record(self, path: Path, limit_bytes: int, read: Callable[[bytes], R]) -> R | None:
         data = self._read_file(path, limit_bytes + 1)
