@@ -80,7 +80,7 @@ def test_no_share_for_anything_that_does_not_fit(pretender: Pretender, said: lis
             verdict = judging.failed(error)
             assert not verdict.push
         finally:
-            await lines.end(line)
+            await line.close()
 
     asyncio.run(play())
     assert len(pretender.shares) <= 3

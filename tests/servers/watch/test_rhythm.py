@@ -34,10 +34,10 @@ def test_the_pace(condition: str, alarmed: bool, working: bool, pace: Pace) -> N
     ("pace", "looks", "nodes", "changing", "wanted_s"),
     [
         (Pace.WELL, 1, 1, 0, 1.0),
-        (Pace.WELL, 1, 33, 0, 1.0),
-        (Pace.WELL, 1, 500, 0, 15.0),
-        (Pace.WELL, 1, 1000, 0, 30.0),
-        (Pace.WELL, 1, 50_000, 0, 30.0),
+        (Pace.WELL, 1, 25, 0, 1.0),
+        (Pace.WELL, 1, 500, 0, 20.0),
+        (Pace.WELL, 1, 1000, 0, 40.0),
+        (Pace.WELL, 1, 50_000, 0, 40.0),
         (Pace.CHANGING, 0, 1, 1, 0.1),
         (Pace.CHANGING, 100_000, 1, 1, 0.5),
         (Pace.CHANGING, 0, 1000, 1000, 2.0),  # at most 500 knocks a second
@@ -58,7 +58,7 @@ def test_the_pause(pace: Pace, looks: int, nodes: int, changing: int, wanted_s: 
 
 def test_nodes_that_came_up_together_are_not_asked_together() -> None:
     pauses = [pause_s(Pace.WELL, 0, nodes=1000, changing=0, draw=n / 10) for n in range(11)]
-    assert pauses == pytest.approx([1.0 + 2.9 * n for n in range(11)])
+    assert pauses == pytest.approx([1.0 + 3.9 * n for n in range(11)])
 
 
 def nodes(*conditions: str) -> list[NodeView]:

@@ -289,7 +289,7 @@ def test_the_client_sends_no_share_in_the_clear() -> None:
 
 def test_a_line_never_goes_unverified(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="context"):
-        probing.Line("https://127.0.0.1:8200", ServerTls(), None, "127.0.0.1")
+        probing.Line("https://127.0.0.1:8200", ServerTls(), None, "127.0.0.1", lambda: None)
 
 
 def test_a_knock_tells_a_refusal_from_silence() -> None:

@@ -150,7 +150,7 @@ class Node:
         if restarted:
             self._away, self._heard_s = True, None
         if line is not None:
-            await self._fleet.lines.end(line)
+            await line.close()
 
     # -- deciding
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 3.0
 UNSEAL_TIMEOUT_S: Final = 20.0  # at the threshold a server reads its storage, or joins its cluster
+ENDED_S: Final = 0.2  # until an end is told: who ends every connection is not asked all the time
 REFRESH_EVERY: Final = 16  # looks at an unsealed node, then its whole seal status is read again
 
 _NEVER_S: Final = 86_400.0
@@ -48,7 +49,7 @@ class Line:
     """One connection to the node at ``address``, made by the first question.
 
     ``context`` decides who is believed (None for plain http), and ``place`` is the IP address that
-    was knocked at. Raises UsageError.
+    was knocked at. ``ended`` is called when the connection has ended by itself. Raises UsageError.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class Line:
         tls: ServerTls,
         context: ssl.SSLContext | None,
         place: str,
+        ended: Callable[[], None],
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         if address.startswith("https://") != (context is not None):
             raise ValueError("a context belongs to https, and only to it")
-        self._connector = _OneConnection(context, place)
+        self._connector = _OneConnection(context, place, ended)
         self._client = ServerClient(
             address, tls=tls, timeout_s=timeout_s, connector=self._connector
         )
@@ -74,8 +76,7 @@ class Line:
 
     async def close(self) -> None:
         """End the connection at once."""
-        if self._connector.transport is not None:
-            self._connector.transport.abort()
+        self._connector.abort()
         await self._client.__aexit__(None, None, None)
 
     @property
@@ -87,10 +88,7 @@ class Line:
     @property
     def certificate_ends_s(self) -> float | None:
         """Until when the server's certificate is valid (Unix time), where it showed one."""
-        transport = self._connector.transport
-        shown = None if transport is None else transport.get_extra_info("peercert")
-        ends = shown.get("notAfter") if isinstance(shown, dict) else None
-        return ssl.cert_time_to_seconds(ends) if isinstance(ends, str) else None
+        return self._connector.certificate_ends_s
 
     def let_it_be(self) -> None:
         """From now on the connection only ends when the other side ends it, or somebody asks.
@@ -128,17 +126,16 @@ class Line:
 
 
 class Lines:
-    """All lines; keeps what decides whom to believe, until its files change."""
+    """Makes lines; keeps what decides whom to believe, until its files change."""
 
     def __init__(self) -> None:
-        self._ended: dict[Line, Callable[[], None]] = {}
         self._contexts: dict[ServerTls, tuple[tuple[int, ...], ssl.SSLContext]] = {}
 
     async def to(self, address: str, tls: ServerTls, place: str, ended: Callable[[], None]) -> Line:
         """A line to the node at ``address``, by the IP address that was knocked at.
 
-        ``ended`` is called by ``sweep`` when the connection has ended. Raises UsageError when the
-        file of the authorities can't be used, and WrongServer for plain http that would leave this
+        ``ended`` is called when the connection has ended by itself. Raises UsageError when the file
+        of the authorities can't be used, and WrongServer for plain http that would leave this
         machine although its address says otherwise.
         """
         context = None
@@ -150,21 +147,9 @@ class Lines:
                 "its name is that of loopback, and its address is another one",
                 "check /etc/hosts, or name the server by its address",
             )
-        line = Line(address, tls, context, place)
-        self._ended[line] = ended
+        line = Line(address, tls, context, place, ended)
         await line.open()
         return line
-
-    async def end(self, line: Line) -> None:
-        """End a line at once."""
-        self._ended.pop(line, None)
-        await line.close()
-
-    def sweep(self) -> None:
-        """Tell whose connection has ended. Quick: it is called all the time."""
-        for line, ended in self._ended.items():
-            if line.lost:
-                ended()
 
     async def _context(self, tls: ServerTls) -> ssl.SSLContext:
         stamp = _stamp(tls)
@@ -189,12 +174,22 @@ def _stamp(tls: ServerTls) -> tuple[int, ...]:
 class _OneConnection(aiohttp.TCPConnector):
     """Connects once, to one place. Whoever needs another connection proves it anew."""
 
-    def __init__(self, context: ssl.SSLContext | None, place: str) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None, place: str, ended: Callable[[], None]
+    ) -> None:
         super().__init__(
             ssl=context or True, resolver=_Only(place), limit=1, keepalive_timeout=_NEVER_S
         )
         self.transport: asyncio.Transport | None = None
-        self._spent = False
+        self.certificate_ends_s: float | None = None
+        self._ended = ended
+        self._spent = self._aborted = False
+
+    def abort(self) -> None:
+        """End the connection at once; nobody is told of it."""
+        self._aborted = True
+        if self.transport is not None:
+            self.transport.abort()
 
     async def _create_connection(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -203,13 +198,31 @@ class _OneConnection(aiohttp.TCPConnector):
             raise aiohttp.ClientConnectionError
         self._spent = True
         protocol = await super()._create_connection(req, traces, timeout)
-        self.transport = protocol.transport
-        opened = None if self.transport is None else self.transport.get_extra_info("socket")
+        transport = self.transport = protocol.transport
+        if transport is None or protocol.closed is None:
+            raise aiohttp.ClientConnectionError
+        protocol.closed.add_done_callback(self._is_over)
+        self.certificate_ends_s = _ends_s(transport.get_extra_info("peercert"))
+        opened = transport.get_extra_info("socket")
         if opened is not None:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
                 opened.setsockopt(socket.IPPROTO_TCP, option, value)
         return protocol
+
+    def _is_over(self, closed: asyncio.Future[None]) -> None:
+        if not closed.cancelled():
+            closed.exception()  # looked at, so that asyncio does not report it
+        asyncio.get_running_loop().call_later(ENDED_S, self._tell)
+
+    def _tell(self) -> None:
+        if not self._aborted:
+            self._ended()
+
+
+def _ends_s(certificate: object) -> float | None:
+    ends = certificate.get("notAfter") if isinstance(certificate, dict) else None
+    return ssl.cert_time_to_seconds(ends) if isinstance(ends, str) else None
 
 
 class _Only(AbstractResolver):

@@ -13,8 +13,8 @@ from typing import Final
 from kluis.servers.watch.states import Condition
 
 LOOKS_OF_A_FLEET: Final = 500.0  # a second, at nodes that are on their way back
-WELL_S: Final = (1.0, 30.0)
-PER_NODE_S: Final = 0.03  # while all are well: some 33 looks a second, of up to 1 000 nodes
+WELL_S: Final = (1.0, 40.0)
+PER_NODE_S: Final = 0.04  # while all are well: 25 looks a second, of up to 1 000 nodes
 _JITTER: Final = 0.15
 
 

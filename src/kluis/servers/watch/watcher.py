@@ -7,7 +7,6 @@ import contextlib
 import resource
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from kluis.keyring.custody import Custody
 from kluis.servers.declared import KeyPath, Server
@@ -15,8 +14,6 @@ from kluis.servers.watch.fleet import Fleet
 from kluis.servers.watch.states import Hold, ServerView
 from kluis.servers.watch.told import Told
 from kluis.servers.watch.watched import Watched
-
-SWEEP_S: Final = 0.2  # how late a connection's end is noticed, at most
 
 
 class Watcher:
@@ -46,9 +43,7 @@ class Watcher:
         """Watch until cancelled. One server's trouble, or a fault at it, is no other's."""
         self._start()
         try:
-            while True:
-                await asyncio.sleep(SWEEP_S)
-                self._fleet.lines.sweep()
+            await asyncio.get_running_loop().create_future()  # the nodes' tasks do all of it
         finally:
             await self._stop()
 
