@@ -17,7 +17,7 @@ import typer.main
 from kluis.cli.main import app
 from kluis.servers.tls import certificates, pin_of
 from kluis.servers.watch.states import Alarm, Condition
-from kluis.service.watch_metrics import FAILED, OK
+from kluis.service.watch.metrics import FAILED, OK
 from tests.support.exported import Exported, matched, metrics_of, unbalanced
 from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING
 from tests.support.tls import Authority

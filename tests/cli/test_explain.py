@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kluis.cli import sentences
-from kluis.service import explaining
+from kluis.service.explain import explaining
 from tests.cli.test_contracts import README_RULE
 from tests.service.installations import home, people, static, transit
 from tests.support.house import House

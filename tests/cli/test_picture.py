@@ -19,7 +19,7 @@ from kluis.cli.pen import text_width
 from kluis.errors import UsageError, WriteFailed
 from kluis.keyring import policy
 from kluis.keyring.policy import Policy
-from kluis.service import explaining
+from kluis.service.explain import explaining
 from tests.cli.test_contracts import README_RULE
 from tests.keyring.strategies import policies
 from tests.service.installations import home, people, static, transit

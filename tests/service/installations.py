@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kluis.service.supplies import Home
+from kluis.service.explain.supplies import Home
 from kluis.settings.root import Configuration
 
 STORE: Final = {"kind": "directory", "path": "state"}

@@ -32,7 +32,8 @@ from kluis.errors import (
 )
 from kluis.keyring.document import from_bytes
 from kluis.secret import Secret
-from kluis.service import bootstrap, given_key, given_record, proof
+from kluis.service.bootstrap import given_key, given_record, proof
+from kluis.service.bootstrap import sealing as bootstrap
 from kluis.store import directory, files
 from tests.support.house import House
 from tests.support.swtpm import Swtpm, shared_swtpm

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from kluis.errors import UsageError
 from kluis.keyring import policy, trust
 from kluis.keyring.policy import Policy
-from kluis.service import explaining
-from kluis.service.cautions import harmless
-from kluis.service.explaining import Explained
-from kluis.service.supplies import Home
+from kluis.service.explain import explaining
+from kluis.service.explain.cautions import harmless
+from kluis.service.explain.explaining import Explained
+from kluis.service.explain.supplies import Home
 from tests.keyring.strategies import policies
 from tests.service.installations import home, people, settings, static, transit
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kluis.errors import UsageError
 from kluis.keyring import policy, trust
 from kluis.keyring.policy import Policy
-from kluis.service import losses
-from kluis.service.losses import Simulated, Wish
+from kluis.service.explain import losses
+from kluis.service.explain.losses import Simulated, Wish
 from tests.keyring.strategies import policies
 from tests.service.installations import people, settings, static
 

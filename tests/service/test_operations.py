@@ -13,7 +13,8 @@ import sys
 from kluis.service import operations
 for name in ("status", "verify", "plan", "key-list"):
     operations.find(name)
-print(*({"aiohttp", "kluis.service.ceremonies", "kluis.service.migrations"} & set(sys.modules)))
+late = {"aiohttp", "kluis.service.ceremony.steps", "kluis.service.migration.moving"}
+print(*(late & set(sys.modules)))
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kluis.keyring.circles import KeyringId, Return, cold_start
-from kluis.service.supplies import Home, graph_of
+from kluis.service.explain.supplies import Home, graph_of
 from tests.service.installations import home, people, static, transit
 
 K = KeyringId("", "k")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kluis.servers.watch.states import Alarm, Condition, Hold, NodeView, Recovery, ServerView
-from kluis.service.waking import verdict
-from kluis.service.watch_metrics import WatchMetrics
+from kluis.service.watch.metrics import WatchMetrics
+from kluis.service.watch.waking import verdict
 from tests.support.bao import wait_until
 from tests.support.house import ANCHORS, FACADE, KEYRING, Service, one_error
 from tests.support.watched import Shamir, WatchingHouse, server_table, shamir

@@ -1,7 +1,8 @@
 """A new stock server beside a house that declares it; and commands that die in the midst.
 
 with beside(tmp_path) as site:                      # listening, not initialised
-    site.kill_after("kluis.service.making:_keep_or_remember", "server", "init", "old-vault")
+    step = "kluis.service.ceremony.making:_keep_or_remember"
+    site.kill_after(step, "server", "init", "old-vault")
     site.house.text("server", "init", "old-vault", "--yes")
 """
 

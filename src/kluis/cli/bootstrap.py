@@ -12,7 +12,7 @@ from kluis.cli.options import Config, Format, Rollback
 from kluis.cli.session import Session
 
 if TYPE_CHECKING:
-    from kluis.service.bootstrap import Asked
+    from kluis.service.bootstrap.sealing import Asked
 
 Key = Annotated[str, typer.Option("--key", metavar="KEYRING/KEY", help="A static-seal key.")]
 From = Annotated[
@@ -55,8 +55,8 @@ def bootstrap(
     import asyncio
 
     from kluis import compose
-    from kluis.service import bootstrap as service
-    from kluis.service import given_key, paper_file
+    from kluis.service.bootstrap import given_key, paper_file
+    from kluis.service.bootstrap import sealing as service
     from kluis.service.harden import harden
 
     harden()

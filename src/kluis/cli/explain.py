@@ -14,8 +14,8 @@ from kluis.errors import UsageError
 
 if TYPE_CHECKING:
     from kluis.configuration import ConfigurationFile
-    from kluis.service.explaining import Explained
-    from kluis.service.supplies import Home
+    from kluis.service.explain.explaining import Explained
+    from kluis.service.explain.supplies import Home
 
 EXIT_WARNED = 1
 
@@ -54,7 +54,7 @@ def explain(
 
     Example: kluis explain homelab
     """
-    from kluis.service import explaining
+    from kluis.service.explain import explaining
 
     file = Session(config).file
     names = explaining.chosen(file.settings, keyring)
@@ -77,7 +77,7 @@ def explain(
 def _homes(file: ConfigurationFile, also: list[Path]) -> list[Home]:
     """The installation itself, and the others by the paths of their files."""
     from kluis import configuration
-    from kluis.service.supplies import Home
+    from kluis.service.explain.supplies import Home
 
     others = [path for path in also if path.resolve() != file.path.resolve()]
     return [
@@ -88,7 +88,7 @@ def _homes(file: ConfigurationFile, also: list[Path]) -> list[Home]:
 
 def _show(file: ConfigurationFile, found: list[Explained]) -> None:
     from kluis.cli import sentences
-    from kluis.service import explaining
+    from kluis.service.explain import explaining
 
     if terminal.as_json():
         anchors = file.settings.anchors

@@ -14,8 +14,8 @@ from kluis.errors import UsageError
 from kluis.keyring import policy
 from kluis.keyring.domains import Domain
 from kluis.keyring.words import plural
-from kluis.service.cautions import single_losses, single_thefts
-from kluis.service.explaining import Explained
+from kluis.service.explain.cautions import single_losses, single_thefts
+from kluis.service.explain.explaining import Explained
 from kluis.settings.anchors import AnchorSettings
 from kluis.store import files
 

@@ -9,9 +9,9 @@ from kluis.keyring import policy
 from kluis.keyring.domains import Domain, Places
 from kluis.keyring.trust import Trust
 from kluis.keyring.words import People, in_order, joined, losing, people_last, plural, together
-from kluis.service.cautions import harmless
-from kluis.service.explaining import Explained
-from kluis.service.losses import Simulated
+from kluis.service.explain.cautions import harmless
+from kluis.service.explain.explaining import Explained
+from kluis.service.explain.losses import Simulated
 
 LINES: Final = 12
 

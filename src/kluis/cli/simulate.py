@@ -50,7 +50,7 @@ def simulate(
     Example: kluis simulate homelab --lose disk
     """
     from kluis.cli import sentences
-    from kluis.service import explaining, losses
+    from kluis.service.explain import explaining, losses
 
     settings = Session(config).file.settings
     wish = losses.Wish(lose or (), lose_domain or (), only)

@@ -55,7 +55,7 @@ async def _watch(file: ConfigurationFile, accept_rollback: bool) -> None:
     from kluis.servers.notify import Notifier
     from kluis.service.control import ControlServer
     from kluis.service.serve import serve as serve_until_told
-    from kluis.service.waking import nothing_to_watch
+    from kluis.service.watch.waking import nothing_to_watch
 
     if not file.settings.servers:
         raise nothing_to_watch()

@@ -14,7 +14,7 @@ from kluis.errors import KluisError
 if TYPE_CHECKING:
     from kluis.facade.server import FacadeServer
     from kluis.service.house import House
-    from kluis.service.watching import Watching
+    from kluis.service.watch.watching import Watching
 
 
 Tell = Callable[[Collector], None]
@@ -23,7 +23,7 @@ Tell = Callable[[Collector], None]
 
 def watching(house: House, log: Any, tell: Tell = lambda _: None) -> Watching:
     """Lets a house watch its servers; the caller runs it. Raises KluisError."""
-    from kluis.service.watching import Watching
+    from kluis.service.watch.watching import Watching
 
     made = Watching(house, log)
     house.watch(made)
@@ -53,7 +53,7 @@ def monitors(file: ConfigurationFile, house: House, log: Any) -> list[FacadeServ
     if file.settings.watch.listen is None or house.watching is None:
         return []
     from kluis.facade.server import FacadeServer
-    from kluis.service.monitor import Monitor
+    from kluis.service.watch.monitor import Monitor
 
     address = split_address(file.settings.watch.listen)
     log.info("listening", address=file.settings.watch.listen, tls=False)

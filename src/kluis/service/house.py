@@ -23,7 +23,7 @@ from kluis.store.process_lock import ProcessLock
 if TYPE_CHECKING:
     from kluis.facade.audit import AuditLog
     from kluis.servers.watch.watcher import Watcher
-    from kluis.service.watching import Watching
+    from kluis.service.watch.watching import Watching
 
 Draw = Callable[[], Blueprint]
 

@@ -14,7 +14,7 @@ from kluis.servers.declared import Server
 from kluis.servers.watch.states import Condition, Hold, NodeView, ServerView
 from kluis.service.house import House
 from kluis.service.journal import recorded
-from kluis.service.migration_record import on_record
+from kluis.service.migration.record import on_record
 from kluis.service.operations import Args, text
 
 MAX_HOLD_S = 366 * 86_400

@@ -35,7 +35,7 @@ def test_anywhere_in_an_init(tmp_path: Path) -> None:
 
 
 def anywhere_in_an_init(site: Site) -> None:
-    site.kill_after("kluis.service.ceremony:keep", *INIT)  # the intent is written
+    site.kill_after("kluis.service.ceremony.standing:keep", *INIT)  # the intent is written
     assert site.bao.must("GET", "sys/init")["initialized"] is False
     site.kill_after("kluis.servers.client:ServerClient.init", *INIT)  # nobody has the answer
     assert site.bao.must("GET", "sys/init")["initialized"] is True
@@ -43,7 +43,7 @@ def anywhere_in_an_init(site: Site) -> None:
     assert error_of(site, *INIT) == "InitLost"  # and goes on saying so
     site.empty()
     # from here on nothing is lost any more
-    site.kill_after("kluis.service.making:_keep_or_remember", *INIT)
+    site.kill_after("kluis.service.ceremony.making:_keep_or_remember", *INIT)
     assert site.bao.health() == 503
     site.kill_after("kluis.servers.client:ServerClient.unseal", *INIT, nth=2)
     assert site.bao.must("GET", "sys/seal-status")["progress"] == 2
@@ -62,11 +62,11 @@ def test_anywhere_in_a_rekey(site: Site) -> None:
     # the server has begun, and the keyring does not know: somebody else's, as far as it can tell
     site.kill_after("kluis.servers.ceremony.rekeying:begin", *REKEY)
     assert error_of(site, *REKEY) == "ChangeRefused"
-    site.kill_after("kluis.service.rekeying:_begin", *REKEY, "--cancel-other")
+    site.kill_after("kluis.service.ceremony.rekeying:_begin", *REKEY, "--cancel-other")
     site.kill_after("kluis.servers.ceremony.rekeying:authorise", *REKEY)
     assert site.secrets()["shares"] == first
     # both sets are kept, and the server waits for the new one: it is finished
-    site.kill_after("kluis.service.rekeying:_authorise", *REKEY)
+    site.kill_after("kluis.service.ceremony.rekeying:_authorise", *REKEY)
     done = site.here(*REKEY)
     assert done["steps"] == ["the rekey that was begun before is finished"]
     second = site.secrets()["shares"]
@@ -78,7 +78,7 @@ def test_anywhere_in_a_rekey(site: Site) -> None:
     third = site.secrets()["shares"]
     assert not set(second) & set(third)
     # the server has forgotten it, so the old set stays valid; then a new rekey is made
-    site.kill_after("kluis.service.rekeying:_authorise", *REKEY)
+    site.kill_after("kluis.service.ceremony.rekeying:_authorise", *REKEY)
     restart(site, third)
     done = site.here(*REKEY, "--shares", "2", "--threshold", "2")
     assert "had not come to its end" in done["steps"][0]
@@ -97,7 +97,7 @@ def restart(site: Site, shares: list[str]) -> None:
 
 def test_in_a_rotation_with_a_token_of_its_own(site: Site) -> None:
     made = site.secrets()
-    site.kill_after("kluis.service.rooting:_with_token", "server", "rotate", NAME)
+    site.kill_after("kluis.service.ceremony.rooting:_with_token", "server", "rotate", NAME)
     assert error_of(site, *REKEY) == "UsageError"
     left = site.secrets()["root_token"]
     assert site.bao.request("GET", "auth/token/lookup-self", token=left).status == 200

@@ -196,7 +196,7 @@ async def step_of_init(site: Site, step: str) -> None:
 def test_a_server_that_was_made_is_not_unsealed_by_asking_for_its_secrets(tmp_path: Path) -> None:
     with beside(tmp_path) as site:
         init = ("server", "init", NAME, "--yes")
-        site.kill_after("kluis.service.making:_keep_or_remember", *init)
+        site.kill_after("kluis.service.ceremony.making:_keep_or_remember", *init)
         site.here("server", "hold", NAME)
         error = site.here(*init, code=1)["error"]
         assert (error["class"], error["next"]) == ("ChangeRefused", f"kluis server release {NAME}")

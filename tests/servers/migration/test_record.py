@@ -17,10 +17,10 @@ from kluis.servers.declared import KeyPath, Listed, Server
 from kluis.servers.migration import plan
 from kluis.servers.migration.standing import Presence, Seen
 from kluis.servers.tls import ServerTls
-from kluis.service import migration_begin, migration_record, migrations
 from kluis.service.house import House
-from kluis.service.migration_checks import Checked
-from kluis.service.migration_targets import Target
+from kluis.service.migration import beginning, moving, record
+from kluis.service.migration.checks import Checked
+from kluis.service.migration.targets import Target
 from kluis.store.directory import DirectoryStore
 
 NODE = "http://127.0.0.1:8200"
@@ -46,18 +46,18 @@ def house(tmp_path: Path) -> House:
 def test_what_is_under_way_is_not_hidden_by_what_ended_beside_another_keyring(
     house: House, first: str, second: str
 ) -> None:
-    migration_record.save(house, first, OLD)
-    migration_record.refuse_second(house, "v")
-    migration_record.save(house, second, NEW)
-    assert migration_record.required(house, "v") == (second, NEW)
+    record.save(house, first, OLD)
+    record.refuse_second(house, "v")
+    record.save(house, second, NEW)
+    assert record.required(house, "v") == (second, NEW)
     with pytest.raises(UsageError, match="on its way"):
-        migration_record.refuse_second(house, "v")
+        record.refuse_second(house, "v")
     late = replace(OLD, began="2026-03-01T00:00:00Z")
-    migration_record.save(house, first, late)
-    assert migration_record.required(house, "v") == (second, NEW), "that one did not end"
+    record.save(house, first, late)
+    assert record.required(house, "v") == (second, NEW), "that one did not end"
     ended = replace(NEW, progress=PROVEN)
-    migration_record.save(house, second, ended)
-    assert migration_record.required(house, "v") == (first, late)
+    record.save(house, second, ended)
+    assert record.required(house, "v") == (first, late)
 
 
 def test_what_begins_takes_the_place_of_what_ended_beside_any_keyring(
@@ -70,12 +70,12 @@ def test_what_begins_takes_the_place_of_what_ended_beside_any_keyring(
     async def check(_house: House, _args: object) -> Checked:
         return checked
 
-    monkeypatch.setattr(migration_begin, "check", check)
-    migration_record.save(house, "a", OLD)
-    migration_record.save(house, "a", replace(OLD, server="w"))
+    monkeypatch.setattr(beginning, "check", check)
+    record.save(house, "a", OLD)
+    record.save(house, "a", replace(OLD, server="w"))
     args = {"server": "v", "snapshot": "", "folder": "f"}
-    asyncio.run(migration_begin.server_migrate_begin(house, args))
-    assert migration_record.required(house, "v")[0] == "b"
+    asyncio.run(beginning.server_migrate_begin(house, args))
+    assert record.required(house, "v")[0] == "b"
     left = house.blueprint.stores["a"].load_migrations("a")
     assert list(left.servers) == ["w"]
 
@@ -83,29 +83,29 @@ def test_what_begins_takes_the_place_of_what_ended_beside_any_keyring(
 def test_nothing_is_proven_or_forgotten_that_another_call_changed_since(house: House) -> None:
     read = replace(OLD, progress=Progress(moved="2026-01-02T00:00:00Z"))
     back = plan.turned(read, (), "2026-01-03T00:00:00Z")
-    migration_record.save(house, "a", back)
-    assert asyncio.run(migrations._finish(house, "a", read, "")) is None
-    asyncio.run(migration_record.forget(house, "a", read))
-    assert migration_record.required(house, "v") == ("a", back)
-    proven = asyncio.run(migrations._finish(house, "a", back, ""))
+    record.save(house, "a", back)
+    assert asyncio.run(moving._finish(house, "a", read, "")) is None
+    asyncio.run(record.forget(house, "a", read))
+    assert record.required(house, "v") == ("a", back)
+    proven = asyncio.run(moving._finish(house, "a", back, ""))
     assert proven is not None
     assert proven.progress.proven
-    asyncio.run(migration_record.forget(house, "a", proven))
-    assert migration_record.on_record(house, "v") is None
+    asyncio.run(record.forget(house, "a", proven))
+    assert record.on_record(house, "v") is None
 
 
 def test_the_mark_of_the_last_unseal_is_set_on_what_is_on_record_by_then(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def mark(_house: House, _key: KeyPath, _client: str) -> str:
-        _, one = migration_record.required(house, "v")
+        _, one = record.required(house, "v")
         away = replace(one, progress=replace(one.progress, away=(NODE,)))
-        migration_record.save(house, "a", away)  # as another call does meanwhile
+        record.save(house, "a", away)  # as another call does meanwhile
         return "2026-01-02T00:00:00.000Z"
 
-    monkeypatch.setattr(migrations, "last_unseal", mark)
-    migration_record.save(house, "a", replace(OLD, progress=Progress(carried=(NODE,))))
+    monkeypatch.setattr(moving, "last_unseal", mark)
+    record.save(house, "a", replace(OLD, progress=Progress(carried=(NODE,))))
     looks: Sequence[Seen] = [Seen(NODE, Presence.THERE, "transit", sealed=False, active=True)]
-    _, one = asyncio.run(migrations._noted(house, "v", looks))
+    _, one = asyncio.run(moving._noted(house, "v", looks))
     assert (one.progress.away, one.progress.unsealed) == ((NODE,), "2026-01-02T00:00:00.000Z")
-    assert migration_record.required(house, "v") == ("a", one)
+    assert record.required(house, "v") == ("a", one)

@@ -28,8 +28,8 @@ from kluis.keyring.keys import Key, Version
 from kluis.keyring.strict import JSON
 from kluis.servers.ceremony import standing
 from kluis.servers.client import Initialised
-from kluis.service import seal_proof
-from kluis.service.ceremony import (
+from kluis.service.ceremony import seal_proof
+from kluis.service.ceremony.standing import (
     EVENT,
     Ceremony,
     at_work,
@@ -39,9 +39,9 @@ from kluis.service.ceremony import (
     number,
     underway,
 )
+from kluis.service.ceremony.uninterrupted import Uninterrupted, signals_wait
 from kluis.service.house import House, explain_error
 from kluis.service.operations import Args, text
-from kluis.service.uninterrupted import Uninterrupted, signals_wait
 
 KEEP_TRIES_S: Final = 1.0
 KEEP_PAUSE_S: Final = 0.2

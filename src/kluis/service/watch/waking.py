@@ -17,7 +17,7 @@ from kluis.service.servers import declared, shown
 from kluis.wake.base import Recovered, Woken
 
 if TYPE_CHECKING:
-    from kluis.service.watching import Watching
+    from kluis.service.watch.watching import Watching
 
 ONCE_S: Final = 60.0
 """How long one pass may take; a server's own unseal is in it."""
@@ -98,7 +98,7 @@ async def _watching(house: House) -> AsyncIterator[Watching]:
     if house.watching is not None:
         yield house.watching
         return
-    from kluis.service.watching import Watching
+    from kluis.service.watch.watching import Watching
 
     watching = Watching(house, log=None)
     try:

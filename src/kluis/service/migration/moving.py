@@ -23,8 +23,8 @@ from kluis.servers.migration.standing import Seen
 from kluis.service import custody
 from kluis.service.house import House
 from kluis.service.journal import recorded
-from kluis.service.migration_proof import Evidence, last_unseal, unproven
-from kluis.service.migration_record import (
+from kluis.service.migration.proof import Evidence, last_unseal, unproven
+from kluis.service.migration.record import (
     EVENT,
     forget,
     key_path,
@@ -33,8 +33,8 @@ from kluis.service.migration_record import (
     save,
     shares_of,
 )
-from kluis.service.migration_targets import opened
-from kluis.service.migration_view import View, shown
+from kluis.service.migration.targets import opened
+from kluis.service.migration.view import View, shown
 from kluis.service.operations import Args, text
 from kluis.service.servers import declared
 

@@ -13,7 +13,7 @@ from kluis.keyring.policy import Policy
 from kluis.keyring.strict import JSON
 from kluis.keyring.trust import Outcome
 from kluis.keyring.words import People, joined, opening, people_last
-from kluis.service.explaining import domains_of, people_of
+from kluis.service.explain.explaining import domains_of, people_of
 from kluis.settings.root import Configuration
 
 Counts = Mapping[str, int]

@@ -38,12 +38,12 @@ from kluis.keyring.keys import Key, Version
 from kluis.keyring.plan import Wanted
 from kluis.keyring.strict import JSON
 from kluis.secret import Secret
-from kluis.service import paper_file, resealing
-from kluis.service.given_record import GivenRecord
+from kluis.service.bootstrap import paper_file, resealing
+from kluis.service.bootstrap.given_record import GivenRecord
+from kluis.service.bootstrap.proof import Proof, holds, prove
 from kluis.service.house import House
 from kluis.service.journal import recorded
 from kluis.service.operations import said
-from kluis.service.proof import Proof, holds, prove
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from kluis.servers.declared import KeyPath, Server
 from kluis.servers.migration.driver import Look, Nodes
 from kluis.service import custody
 from kluis.service.house import House
-from kluis.service.migration_targets import Target, is_same_key, opened, target
+from kluis.service.migration.targets import Target, is_same_key, opened, target
 from kluis.service.operations import Args, text
 from kluis.service.servers import declared
 

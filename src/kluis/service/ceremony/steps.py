@@ -18,8 +18,8 @@ from kluis.servers.ceremony import admitting, nodes, policies, settling
 from kluis.servers.ceremony.standing import Stand
 from kluis.servers.client import SealStatus
 from kluis.servers.watch.states import Condition
-from kluis.service import making
-from kluis.service.ceremony import EVENT, Ceremony, at_work, begin, declared
+from kluis.service.ceremony import making
+from kluis.service.ceremony.standing import EVENT, Ceremony, at_work, begin, declared
 from kluis.service.house import House
 from kluis.service.journal import record
 from kluis.service.operations import Args, text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kluis.errors import DocumentError, StoreError
 from kluis.secret import Secret
-from kluis.service.given_key import MAX_RECORD_BYTES, Check, from_bytes, to_bytes
+from kluis.service.bootstrap.given_key import MAX_RECORD_BYTES, Check, from_bytes, to_bytes
 from kluis.store.files import make_folder, refuse_wide, replace, unreadable, write_failed
 
 

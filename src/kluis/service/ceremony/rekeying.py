@@ -18,7 +18,7 @@ from kluis.servers.ceremony import nodes, rekeying, roads, roots, standing
 from kluis.servers.ceremony.roads import Road
 from kluis.servers.client import ServerClient
 from kluis.servers.declared import KeyPath, Server
-from kluis.service.ceremony import at_work, declared, keep, kept_if_any, number
+from kluis.service.ceremony.standing import at_work, declared, keep, kept_if_any, number
 from kluis.service.house import House
 from kluis.service.operations import Args, text
 

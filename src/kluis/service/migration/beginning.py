@@ -12,9 +12,9 @@ from kluis.keyring.migrations import Migration, Progress
 from kluis.keyring.strict import JSON
 from kluis.service.house import House
 from kluis.service.journal import recorded
-from kluis.service.migration_checks import Checked, check
-from kluis.service.migration_proof import last_unseal
-from kluis.service.migration_record import EVENT, forget_elsewhere, refuse_second, save
+from kluis.service.migration.checks import Checked, check
+from kluis.service.migration.proof import last_unseal
+from kluis.service.migration.record import EVENT, forget_elsewhere, refuse_second, save
 from kluis.service.operations import Args, text
 
 _PATH: Final = r"[^\x00-\x1f\x7f\ud800-\udfff]{0,1024}"

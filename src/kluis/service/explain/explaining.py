@@ -13,9 +13,9 @@ from kluis.keyring.policy import Policy
 from kluis.keyring.strict import JSON
 from kluis.keyring.trust import Trust
 from kluis.keyring.words import People
-from kluis.service import supplies
-from kluis.service.cautions import Caution, cautions, chain
-from kluis.service.supplies import Home
+from kluis.service.explain import supplies
+from kluis.service.explain.cautions import Caution, cautions, chain
+from kluis.service.explain.supplies import Home
 from kluis.settings.anchors import AnchorSettings
 from kluis.settings.root import Configuration
 

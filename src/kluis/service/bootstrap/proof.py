@@ -16,7 +16,7 @@ from kluis.keyring.document import Document, from_bytes, to_bytes
 from kluis.keyring.keys import Key
 from kluis.keyring.strict import JSON
 from kluis.secret import Secret
-from kluis.service.given_key import Check
+from kluis.service.bootstrap.given_key import Check
 
 ASK_S: Final = 10.0
 

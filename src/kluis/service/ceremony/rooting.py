@@ -10,12 +10,12 @@ from kluis.errors import KluisError, ServerAnswered
 from kluis.keyring.strict import JSON
 from kluis.servers.ceremony import roads, roots, settling
 from kluis.servers.ceremony.answers import members, number
-from kluis.service.ceremony import at_work, declared
+from kluis.service.ceremony.rekeying import Holding, holding
+from kluis.service.ceremony.standing import at_work, declared
+from kluis.service.ceremony.uninterrupted import Uninterrupted, signals_wait
 from kluis.service.house import House
 from kluis.service.journal import record
 from kluis.service.operations import Args, text
-from kluis.service.rekeying import Holding, holding
-from kluis.service.uninterrupted import Uninterrupted, signals_wait
 
 _ROOT_EVENT: Final = "server-generate-root"
 _ROTATE_EVENT: Final = "server-rotate"

@@ -14,7 +14,7 @@ from kluis.errors import ChangeRefused
 from kluis.keyring import tree, trust
 from kluis.keyring.document import KeyEntry, to_bytes
 from kluis.secret import Secret
-from kluis.service.given_key import Check
+from kluis.service.bootstrap.given_key import Check
 from kluis.store.files import make_folder, replace, sync_folder, write_failed
 
 KEPT: Final = "kept"

@@ -12,7 +12,7 @@ from kluis.facade.replies import Refusal, Reply, send_reply
 from kluis.keyring.strict import JSON
 from kluis.service.house import House
 from kluis.service.servers import condition
-from kluis.service.watching import Watching
+from kluis.service.watch.watching import Watching
 
 _LIMITS: Final = Limits(body_bytes=0, header_bytes=8192, connections=256)
 """Small: whoever floods it must not take the open files that the watching needs."""

@@ -16,7 +16,7 @@ from kluis.service.blueprint import Blueprint
 from kluis.service.custody import kept
 from kluis.service.house import House
 from kluis.service.servers import hold_of
-from kluis.service.watch_metrics import WatchMetrics
+from kluis.service.watch.metrics import WatchMetrics
 from kluis.wake.base import Hook, Recovered, Woken
 from kluis.wake.running import Outcomes, Waker
 

@@ -1,0 +1,1 @@
+"""A key that is given once becomes a keyring of this machine, proven."""

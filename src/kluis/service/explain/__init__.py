@@ -1,0 +1,1 @@
+"""What a configuration means for who can open what, in sentences. No anchor is asked."""

@@ -1,0 +1,1 @@
+"""A server is moved to another seal, and back."""

@@ -1,0 +1,1 @@
+"""Watched servers in the running process: the watcher, its metrics, its monitor and its hooks."""
