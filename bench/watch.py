@@ -77,7 +77,8 @@ def _side_by_side(folder: Path, tls: Certificates, scale: Scale) -> Mapping[str,
         _sealed_s(server, shares[BY_HAND] if what == BY_HAND else ())
     found: dict[str, list[float]] = defaultdict(list)
     for number in range(scale.watches):
-        time.sleep(random.uniform(0, 5) / scale.hurry)
+        # the slowest loop has just been, so a kill at once would always meet it at its worst
+        time.sleep(random.uniform(0, max(pollers.EVERY_S.values())) / scale.hurry)
         for server in servers.values():
             server.kill9()
         for what, sealed_s in _all_at_once(servers, shares[BY_HAND]).items():
