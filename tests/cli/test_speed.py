@@ -34,8 +34,6 @@ HEAVY = {
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     made = House(tmp_path / "house")
-    # coverage would be measured, not status
-    made.environment = {k: v for k, v in made.environment.items() if not k.startswith("COVERAGE")}
     made.apply()
     with made.serve() as service:
         service.wait_logged('"event": "opened"')

@@ -45,7 +45,6 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="kd-", dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(made))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # the demonstration times kluis
     try:
         yield made
         assert list(made.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -120,3 +121,8 @@ def test_another_member_gives_nothing_but_document_errors(member: str, junk: obj
 def _only_document_errors(data: bytes) -> None:
     with contextlib.suppress(DocumentError):
         assert migrations.to_bytes(migrations.from_bytes(data)) == data
+
+
+def test_whether_the_type_tells_which_seal_is_in_use() -> None:
+    assert not FIRST.same
+    assert replace(FIRST, source=FIRST.target).same

@@ -59,7 +59,6 @@ class Guarded:
 
     def __init__(self, folder: Path, configuration: str) -> None:
         self.house = House(folder / "house", configuration)
-        self.house.environment.pop("COVERAGE_PROCESS_CONFIG", None)  # its memory is no part of it
         made = self.house.apply()
         self.shares: tuple[str, ...] = tuple(made["shares"]["family"])
         self.token: str = made["tokens"]["bletchley"]
