@@ -84,6 +84,16 @@ def test_an_anchor_replaced_by_another_of_its_name_opens_as_before_but_not_as_it
     ]
 
 
+def test_a_static_key_that_is_rotated_may_be_other_nodes_too() -> None:
+    document = make("disk or nas").document
+    changed = replace(document, keys={"node": KeyEntry("static-seal", 1, 1)})
+    declared = wanted("disk", keys={"node": "static-seal"}, clients={})
+    assert (
+        "; rotate the key node; other nodes that have the key node too can't unseal what"
+        in words(plan.make(changed, declared))
+    )
+
+
 @pytest.mark.parametrize(
     ("imported", "said"),
     [

@@ -43,6 +43,10 @@ def rotate(
     key: Key,
     config: Config = None,
     output: Format = terminal.Output.TEXT,
+    alone: Annotated[
+        bool,
+        typer.Option("--alone", help="Also a key given by bootstrap: no other node has it."),
+    ] = False,
 ) -> None:
     """Make a new version of a key; older versions still decrypt.
 
@@ -51,7 +55,7 @@ def rotate(
 
     Example: kluis key rotate homelab/bletchley
     """
-    found = Session(config).call("key-rotate", key=key)
+    found = Session(config).call("key-rotate", key=key, alone=alone)
     if terminal.as_json():
         terminal.data(found)
     else:

@@ -279,6 +279,11 @@ def _rotations(plan: Plan, document: Document) -> list[Step]:
     kept = {name: key for name, key in document.keys.items() if name not in plan.lost_keys}
     rotated = sorted(name for name, key in kept.items() if key.kind in GENERATED_KINDS)
     steps = [Step(f"rotate {_keys(rotated)}")] if rotated else []
+    steps += [
+        Step(f"other nodes that have the key {name} too can't unseal what this one writes with it")
+        for name in rotated
+        if kept[name].kind == "static-seal"
+    ]
     shares = sorted(name for name, key in kept.items() if key.kind == "unseal-shares")
     imported = sorted(set(kept).difference(rotated, shares))
     steps += _known(imported, "what was imported", "") if imported else []

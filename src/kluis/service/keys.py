@@ -17,6 +17,7 @@ from kluis.keyring import exchange, keys
 from kluis.keyring.exchange import Foreign
 from kluis.keyring.keys import Key, Version
 from kluis.keyring.strict import JSON
+from kluis.service.bootstrap.given_record import GivenRecord
 from kluis.service.house import House, explain_error
 from kluis.service.journal import record, recorded
 from kluis.service.operations import Args, text
@@ -37,9 +38,14 @@ async def key_list(house: House, args: Args) -> dict[str, JSON]:
 
 
 async def key_rotate(house: House, args: Args) -> dict[str, JSON]:
-    """One more version of a key; older versions still decrypt."""
+    """One more version of a key; older versions still decrypt.
+
+    One that ``kluis bootstrap`` was given may be other nodes' as well: it takes ``alone``.
+    """
     async with house.changing:
         guard, name, opened, _ = await _opened_key(house, args)
+        if args.get("alone") is not True:
+            _refuse_given(house, guard.name, name)
         changed = change.rotate_key(opened, name, now())
         latest = changed.opened.document.keys[name].latest
         with recorded(house, "key-rotate", keyring=guard.name, key=name, version=str(latest)):
@@ -131,6 +137,15 @@ async def key_reinstate(house: House, args: Args) -> dict[str, JSON]:
         if changes := reinstated != key:
             _put(house, guard, name, reinstated, "key-reinstate")
     return {**_shown(guard, name, reinstated), "changed": changes}
+
+
+def _refuse_given(house: House, keyring: str, name: str) -> None:
+    if GivenRecord(house.blueprint.folders[keyring], keyring).readable(name) is not None:
+        raise UsageError(
+            f"{keyring}/{name} was given by kluis bootstrap",
+            "other nodes that were given it could not read what this one writes with a new version",
+            "where no other node has it: --alone",
+        )
 
 
 @asynccontextmanager
