@@ -40,6 +40,11 @@ def host_of(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
+def is_plain_loopback(url: str) -> bool:
+    """Whether a URL is plain http that does not leave this machine."""
+    return url.startswith("http://") and is_loopback(host_of(url))
+
+
 def endpoint(url: str) -> Endpoint:
     """Where a URL leads: without what makes no difference. Names are not resolved.
 

@@ -344,7 +344,7 @@ class InitLost(ServerError):
 
 
 class WrongServer(ServerError):
-    """Its certificate, its key, its seal or its cluster is not the one that it should have."""
+    """Its certificate, key, user, seal or cluster is not the one that it should have."""
 
 
 class KubernetesError(KluisError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,14 +23,16 @@ from kluis.errors import (
     UsageError,
     WrongServer,
 )
-from kluis.servers import glancing, looking, pinning
+from kluis.servers import glancing, listener, looking, pinning
 from kluis.servers.client import SealStatus
 from kluis.servers.declared import Identity, KeyPath, Listed, Server
+from kluis.servers.listener import NOBODY, User
 from kluis.servers.looking import Look, Trust
 from kluis.servers.pinning import Choice
 from kluis.servers.tls import Certificate, ServerTls, certificates, pin_of
 from kluis.servers.watch.states import Alarm, Condition, Hold, NodeView
 from tests.support.bao import Bao, free_port
+from tests.support.pretender import SEALED, UNSEALED, Pretender, always
 from tests.support.tls import DAY, Authority, Issued, self_signed
 
 HOSTS = ("localhost", "127.0.0.1")
@@ -153,22 +155,31 @@ def test_a_glance_tells_how_declared_servers_are_and_changes_nothing(sealed: Sit
     assert sealed.bao.must("GET", "sys/seal-status")["progress"] == 0
 
 
-def test_a_server_that_opens_tells_its_cluster(sealed: Site) -> None:
-    address = sealed.bao.address
+@pytest.fixture
+def opened(sealed: Site) -> Iterator[Site]:
+    """While it is unsealed."""
     for share in sealed.shares[:3]:
         sealed.bao.unseal(share)
     sealed.bao.wait_active()
+    yield sealed
+    sealed.bao.kill9()
+    sealed.bao.start()
+    sealed.bao.wait_sealed()
+
+
+def test_a_server_that_opens_tells_its_cluster(opened: Site) -> None:
+    address, tls = opened.bao.address, opened.tls
     status = seen(server(address)).status
     assert status.sealed is False
     assert (status.cluster_id, status.cluster_name[:14]) == (
-        sealed.bao.must("GET", "sys/seal-status")["cluster_id"],
+        opened.bao.must("GET", "sys/seal-status")["cluster_id"],
         "vault-cluster-",
     )
     right, wrong = Identity(cluster_id=status.cluster_id), Identity(cluster_id="another")
     nodes = glance(
         [
-            named("right", server(address, tls=sealed.tls, identity=right)),
-            named("wrong", server(address, tls=sealed.tls, identity=wrong)),
+            named("right", server(address, tls=tls, identity=right)),
+            named("wrong", server(address, tls=tls, identity=wrong)),
         ],
         {},
     )
@@ -214,61 +225,28 @@ def test_a_name_that_leads_nowhere_is_told_of_the_server() -> None:
 # -- things that only pretend
 
 
-ANSWER = (
-    b'{"type": "shamir\\u001b[2J", "initialized": true, "sealed": false, "t": 3, "n": 5,'
-    b' "version": "\\u009b31m2.7", "storage_type": "<raft>", "cluster_name": "a\\nb",'
-    b' "cluster_id": "\\"]\\n[servers.x]"}'
-)
-
-
-@contextmanager
-def pretending(issued: Issued | None, answer: bytes = ANSWER) -> Iterator[tuple[int, list[bytes]]]:
-    """A TLS server of one answer: its port, and the first lines of what it was sent."""
-    context = None
-    if issued is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(issued.certificate, issued.key)
-    requests: list[bytes] = []
-    loop, started = asyncio.new_event_loop(), threading.Event()
-    ports: list[int] = []
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.read(65536)
-        if head:
-            requests.append(head)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
-            await writer.drain()
-        writer.close()
-
-    async def serve() -> None:
-        listening = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context)
-        ports.append(listening.sockets[0].getsockname()[1])
-        started.set()
-        async with listening:
-            await stop.wait()
-
-    stop = asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    try:
-        assert started.wait(30)
-        yield ports[0], requests
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
-        loop.close()
+STRANGE = {
+    **UNSEALED,
+    "type": "shamir\x1b[2J",
+    "version": "\x9b31m2.7",
+    "storage_type": "<raft>",
+    "cluster_name": "a\nb",
+    "cluster_id": '"]\n[servers.x]',
+}
 
 
 def test_whatever_a_stranger_says_nothing_of_it_reaches_a_terminal_or_kluis_toml(
     tmp_path: Path,
 ) -> None:
-    with pretending(self_signed(tmp_path, "vault", *HOSTS)) as (port, requests):
-        found = seen(server(f"https://127.0.0.1:{port}"))
+    with Pretender(always(STRANGE), self_signed(tmp_path, "vault", *HOSTS)) as stranger:
+        found = seen(server(stranger.address))
     status = found.status
     assert (status.seal_type, status.version, status.storage_type) == ("", "", "")
     assert (status.cluster_name, status.cluster_id) == ("", "")
-    assert [head.split(b"\r\n")[0] for head in requests] == [b"GET /v1/sys/seal-status HTTP/1.1"]
-    assert not any(b"oken:" in head for head in requests)
+    assert [head.split("\r\n")[0] for head in stranger.heads] == [
+        "get /v1/sys/seal-status http/1.1"
+    ]
+    assert "token:" not in stranger.heads[0]
 
 
 @pytest.mark.parametrize(
@@ -281,20 +259,21 @@ def test_a_certificate_out_of_its_time_is_told_whoever_vouches(
     ca = Authority(tmp_path)
     issued = ca.issue("vault", *HOSTS, valid=valid)  # type: ignore[arg-type]
     tls = ServerTls(ca.certificate if vouched else None)
-    with pretending(issued) as (port, _):
-        found = seen(server(f"https://127.0.0.1:{port}", tls=tls))
+    with Pretender(always(SEALED), issued) as stranger:
+        found = seen(server(stranger.address, tls=tls))
     assert (found.trust, found.name_fits) == (trust, True)
 
 
 def test_plain_http_shows_no_certificate() -> None:
-    with pretending(None) as (port, _):
-        found = seen(server(f"http://127.0.0.1:{port}"))
+    with Pretender(always(SEALED)) as stranger:
+        found = seen(server(stranger.address))
     assert (found.certificate, found.trust) == (None, Trust.PLAIN)
+    assert found.user == listener.named(os.getuid())
 
 
 def test_what_answers_otherwise_is_no_server(tmp_path: Path) -> None:
-    with pretending(self_signed(tmp_path, "vault", *HOSTS), b"{}") as (port, _):
-        (found,) = looked(server(f"https://127.0.0.1:{port}")).values()
+    with Pretender(always({}), self_signed(tmp_path, "vault", *HOSTS)) as stranger:
+        (found,) = looked(server(stranger.address)).values()
     assert isinstance(found, ServerError)
 
 
@@ -438,6 +417,26 @@ def test_what_a_server_says_of_its_seal_and_cluster_is_taken_over() -> None:
     assert (plain.pin, plain.certificates, plain.cluster_id) == (None, (), "c-1")
 
 
+@pytest.mark.parametrize(
+    ("users", "declared", "user"),
+    [
+        ([User(998, "openbao")], None, "openbao"),
+        ([User(998, "openbao")], 998, 998),
+        ([User(998, "openbao")], "vault", "openbao"),
+        ([User(998, ""), None], None, 998),
+        ([User(0, "")], None, 0),
+        ([User(NOBODY, "nobody")], "openbao", None),
+        ([None], "openbao", None),
+    ],
+)
+def test_the_user_who_listens_takes_the_place_of_a_key(
+    users: list[User | None], declared: str | int | None, user: str | int | None
+) -> None:
+    found = {f"http://[::1]:{n}": Look("", STATUS, user=one) for n, one in enumerate(users)}
+    whom = server(tls=ServerTls(user=declared))
+    assert pinning.choose(whom, found, own_file=False, pin_authority=False).user == user
+
+
 UNSEAL = {"unseal": KeyPath("homelab", "old-vault")}
 TRANSIT = replace(STATUS, seal_type="transit", recovery_seal=True)
 
@@ -448,6 +447,7 @@ TRANSIT = replace(STATUS, seal_type="transit", recovery_seal=True)
         ([], {}, ServerUnreachable, "no node of old-vault was found"),
         ([ServerUnreachable("away")], {}, ServerUnreachable, "away"),
         ([one("a"), one("b")], {}, WrongServer, "2 different keys"),
+        ([one(user=User(1, "a")), one(user=User(2, "b"))], {}, WrongServer, "2 different users"),
         ([one("a", U), one("b", U)], {}, WrongServer, "2 different keys"),
         ([one("a", U)], {"ca": True}, WrongServer, "ca.crt does not vouch"),
         ([one(name_fits=False)], {}, WrongServer, "does not name that address"),

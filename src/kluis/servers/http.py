@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import aiohttp
 from aiohttp.abc import ResolveResult
@@ -28,7 +28,13 @@ from kluis.errors import (
     UsageError,
     WrongServer,
 )
+from kluis.servers.listener import Prove, proving
 from kluis.servers.tls import ServerTls, WrongPin
+
+if TYPE_CHECKING:
+    from aiohttp import ClientRequest
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.tracing import Trace
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 TIMEOUT_S: Final = 10.0
@@ -84,6 +90,7 @@ class HttpApi:
             tls.context() if tls and connector is None and self._base.scheme == "https" else False
         )
         self._server_name = tls.server_name if tls else None
+        self._prove = proving(address, tls.user) if tls else None
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
 
@@ -101,7 +108,7 @@ class HttpApi:
         """Make the session; needs a running event loop."""
         here = _Loopback() if self.on_loopback and self._base.scheme == "http" else None
         self._session = aiohttp.ClientSession(
-            connector=self._connector or aiohttp.TCPConnector(ssl=self._tls, resolver=here),
+            connector=self._connector or Connector(self._prove, ssl=self._tls, resolver=here),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -218,6 +225,29 @@ def _secrets(body: Mapping[str, object] | None, token: str) -> frozenset[str]:
     """What a server was sent that it must not have us print."""
     share = body is not None and "key" in body
     return frozenset({*({token} if token else ()), *({_SHARE} if share else ())})
+
+
+class Connector(aiohttp.TCPConnector):
+    """Each connection is looked at by ``prove`` before a byte goes over it."""
+
+    def __init__(self, prove: Prove | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._prove = prove
+
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        protocol = await super()._create_connection(req, traces, timeout)
+        transport = protocol.transport
+        if transport is None:
+            raise aiohttp.ClientConnectionError
+        if self._prove is not None:
+            try:
+                await self._prove(transport)
+            except BaseException:
+                transport.abort()
+                raise
+        return protocol
 
 
 class _Loopback(aiohttp.ThreadedResolver):

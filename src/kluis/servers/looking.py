@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-import aiohttp
 from yarl import URL
 
+from kluis.addresses import is_plain_loopback
 from kluis.errors import KluisError, ServerHung, ServerUnreachable, WrongServer
 from kluis.servers.client import SealStatus, ServerClient
 from kluis.servers.declared import Server
+from kluis.servers.http import Connector
+from kluis.servers.listener import User, named, owner
 from kluis.servers.tls import (
     Certificate,
     Onlooker,
@@ -61,6 +63,7 @@ class Trust(StrEnum):
 class Look:
     """One node as it was seen. ``certificate`` is None over plain http.
 
+    ``user`` is who listens, over plain http within this machine and where the system tells.
     ``authorities`` are the pins of those in the declared ``ca`` file each of which alone vouches.
     """
 
@@ -70,6 +73,7 @@ class Look:
     trust: Trust = Trust.PLAIN
     name_fits: bool = True
     authorities: tuple[str, ...] = ()
+    user: User | None = None
 
 
 async def look(server: Server) -> Mapping[str, Look | KluisError]:
@@ -105,10 +109,17 @@ def _authorities(tls: ServerTls) -> tuple[str, ...]:
 
 
 async def _look(address: str, tls: ServerTls, pins: Sequence[str]) -> Look:
-    onlooker = Onlooker()
-    connector = aiohttp.TCPConnector(ssl=onlooker.context())
+    onlooker, user = Onlooker(), None
+
+    async def note(transport: asyncio.BaseTransport) -> None:
+        nonlocal user
+        if is_plain_loopback(address):
+            with contextlib.suppress(WrongServer):  # that it can't be known is shown, too
+                user = await asyncio.to_thread(named, await owner(address, transport))
+
+    connector = Connector(note, ssl=onlooker.context())
     async with ServerClient(address, tls=tls, timeout_s=TIMEOUT_S, connector=connector) as client:
-        seen = Look(address, _plain(await client.seal_status()))
+        seen = Look(address, _plain(await client.seal_status()), user=user)
     if onlooker.shown is None:
         return seen
     certificate = _read(address, onlooker.shown)

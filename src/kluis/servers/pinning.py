@@ -2,7 +2,8 @@
 
 The pin is the server's own key where all nodes have one; or that of an authority in the ``ca``
 file, where they have several or that is wished. A pin that still holds is kept. A certificate that
-nobody vouches for is believed itself, by a file of its own, when a person compared it.
+nobody vouches for is believed itself, by a file of its own, when a person compared it. Over plain
+http within this machine the user who listens takes the place of the key.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from kluis.errors import ChangeRefused, KluisError, ServerUnreachable, WrongServer
 from kluis.servers.client import SealStatus
 from kluis.servers.declared import Server
+from kluis.servers.listener import NOBODY
 from kluis.servers.looking import Look, Trust
 from kluis.servers.tls import Certificate
 
@@ -31,6 +33,7 @@ class Choice:
     cluster_id: str | None
     threshold: int | None
     shares: int | None
+    user: str | int | None = None
 
 
 def choose(
@@ -50,7 +53,7 @@ def choose(
         raise _nobody(server, found)
     shown = [(seen, seen.certificate) for seen in looks if seen.certificate is not None]
     for seen, certificate in shown:
-        _refuse_unusable(seen, certificate)
+        _refuse_unusable(server, seen, certificate)
     status = _one_cluster(server, looks)
     unknown = [one for one in shown if one[0].trust is Trust.UNKNOWN]
     if unknown and server.tls.ca is not None and not own_file:
@@ -62,6 +65,7 @@ def choose(
         cluster_id=status.cluster_id or None,
         threshold=status.threshold if 1 <= status.threshold <= status.shares <= 255 else None,
         shares=status.shares if 1 <= status.threshold <= status.shares <= 255 else None,
+        user=_user(server, looks),
     )
 
 
@@ -76,13 +80,14 @@ def _nobody(server: Server, found: Mapping[str, Look | KluisError]) -> KluisErro
     )
 
 
-def _refuse_unusable(seen: Look, certificate: Certificate) -> None:
+def _refuse_unusable(server: Server, seen: Look, certificate: Certificate) -> None:
     """A certificate that would be refused later is refused now."""
     if not seen.name_fits:
+        wanted = server.tls.server_name or "that address"
         names = ", ".join(certificate.names) or "nothing at all"
         fitting = next((name for name in certificate.names if "*" not in name), "NAME")
         raise WrongServer(
-            f"the certificate of {seen.address} does not name that address",
+            f"the certificate of {seen.address} does not name {wanted}",
             f"it is for {names}",
             f"add --server-name {fitting} if that is the server; or have another one issued",
         )
@@ -151,6 +156,21 @@ def _pin(server: Server, shown: Sequence[Shown], pin_authority: bool) -> str:
         "a pin is one key: that of all nodes, or that of the authority that signed for them",
         "name the file with that authority's certificate: --ca FILE",
     )
+
+
+def _user(server: Server, looks: Sequence[Look]) -> str | int | None:
+    """Who listens, at each node within this machine; as it is declared where that still holds."""
+    users = {seen.user for seen in looks if seen.user is not None and seen.user.uid != NOBODY}
+    if len(users) > 1:
+        raise WrongServer(
+            f"the nodes of {server.name} are run by {len(users)} different users",
+            "over plain http the user is all that proves who listens, and it is one for all nodes",
+            "run them as one user, or give them certificates",
+        )
+    for uid, name in users:
+        old = server.tls.user
+        return old if old in (uid, name) else name or uid
+    return None
 
 
 def _certificates(shown: Sequence[Shown]) -> tuple[str, ...]:

@@ -35,11 +35,14 @@ class ServerTls:
     """Whom to believe: authorities (None: the system's), a pin, and the name that must be there.
 
     ``server_name`` is for servers reached by an address that their certificate does not name.
+    ``user`` (a name or a uid) is for those reached without TLS, within this machine: who must have
+    the socket at the other end (``servers.listener``).
     """
 
     ca: Path | None = None
     pin: str | None = None
     server_name: str | None = None
+    user: str | int | None = None
 
     def context(self) -> ssl.SSLContext:
         """A context that lets only this server through. Reads files. Raises UsageError."""

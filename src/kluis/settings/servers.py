@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
 
-from kluis.addresses import host_of, is_loopback, split_address
+from kluis.addresses import host_of, is_loopback, is_plain_loopback, split_address
 from kluis.settings.anchors import OneSource
 from kluis.settings.types import (
     Addresses,
@@ -23,6 +25,7 @@ Label = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$"
 Selector = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/=!,() -]{1,512}$")]
 Pin = Annotated[str, Field(pattern=r"^sha256:[A-Za-z0-9+/]{43}=$")]
 Count = Annotated[StrictInt, Field(ge=1, le=255)]
+_LAST_UID: Final = 2**32 - 2
 Workload = Annotated[
     str,
     Field(pattern=r"^(?:deployment|statefulset|daemonset)/[a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}$"),
@@ -41,7 +44,8 @@ class PodsSettings(Settings):
 class ServerSettings(Settings):
     """A server that kluis watches, and unseals where ``unseal`` names its shares.
 
-    ``pin``, ``cluster_id``, ``threshold`` and ``shares`` are written by ``kluis server add``.
+    ``pin``, ``user``, ``cluster_id``, ``threshold`` and ``shares`` are written by
+    ``kluis server add``.
     """
 
     addresses: Addresses = ()
@@ -50,6 +54,7 @@ class ServerSettings(Settings):
     server_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] | None = None
     ca: Path | None = None
     pin: Pin | None = None
+    user: int | str | None = None
     cluster_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None
     threshold: Count | None = None
     shares: Count | None = None
@@ -63,6 +68,18 @@ class ServerSettings(Settings):
     def _dns(cls, value: str | None) -> str | None:
         if value is not None:
             split_address(value)
+        return value
+
+    @field_validator("user", mode="before")
+    @classmethod
+    def _user(cls, value: object, info: ValidationInfo) -> object:
+        named = isinstance(value, str) and re.fullmatch(r"[^\s:]{1,256}", value)
+        if not named and not (type(value) is int and 0 <= value <= _LAST_UID):
+            raise ValueError('it should be the name of a user, like "openbao", or a number')
+        if not any(map(is_plain_loopback, info.data.get("addresses", ()))):
+            raise ValueError(
+                "no address is http:// on loopback, and elsewhere a pin says who it is"
+            )
         return value
 
     @model_validator(mode="after")
@@ -80,6 +97,19 @@ class ServerSettings(Settings):
         if self.unseal is not None and plain:
             raise ValueError("shares are never sent over plain http beyond loopback; use https")
         return self
+
+
+def contested(servers: Mapping[str, ServerSettings]) -> dict[str, tuple[str, ...]]:
+    """Keys with the shares of several servers, and these; but for what is known as one cluster."""
+    clusters: dict[str, dict[str, str | None]] = {}
+    for name, server in servers.items():
+        for key in {server.unseal, server.recovery} - {None}:
+            clusters.setdefault(str(key), {})[name] = server.cluster_id
+    return {
+        key: tuple(sorted(of))
+        for key, of in sorted(clusters.items())
+        if len(of) > 1 and (None in of.values() or len({*of.values()}) > 1)
+    }
 
 
 def _on_loopback(url: str) -> bool:
