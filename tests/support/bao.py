@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -25,7 +26,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,7 @@ DEADLINE_S: Final = 30.0
 # Below the range that the kernel takes for outgoing connections, so that a port stays free
 # between this choice and a server's restart.
 PORTS: Final = range(20000, 32000)
+WORKERS: Final = 8  # that have ports of their own: what one chose, no other takes meanwhile
 
 HEALTH_LISTENING: Final = (200, 429, 472, 473, 501, 503)
 
@@ -77,12 +79,24 @@ class Answer:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on."""
-    for port in random.sample(PORTS, 200):
+    """A loopback TCP port that nobody listens on, and that is given to nobody else for long."""
+    for port in itertools.islice(_own_ports, 200):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
     raise BaoFailed("no free loopback port was found in 200 tries")
+
+
+def _ports_in_turn() -> Iterator[int]:
+    """All ports of this worker one after another, from a random one on, again and again."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = len(PORTS) // WORKERS
+    own = PORTS[worker % WORKERS * share :][:share]
+    first = random.randrange(share)
+    return itertools.cycle([*own[first:], *own[:first]])
+
+
+_own_ports: Final = _ports_in_turn()
 
 
 def bao_binary() -> str:
@@ -169,7 +183,7 @@ class Bao:
         self.seal = seal
         self.more = more
         self.log_level = log_level
-        self.cluster_port = free_port()
+        self.cluster_port = self._advertised_port = free_port()
         self.environment = {**clean_environment(), **(environment or {})}
         self.inherited_fds = tuple(inherited_fds)
         self.config_file = directory / "bao.hcl"
@@ -199,6 +213,8 @@ class Bao:
     def write_config(self) -> None:
         """Write the configuration again, after ``seal``, ``more`` or ``tls`` were changed."""
         joins = "".join(f"  retry_join {{\n{lines}  }}\n" for lines in self.join)
+        if joins:  # so that a new node votes as soon as the cluster's settings let it
+            joins += '  autopilot_reconcile_interval = "1s"\n  autopilot_update_interval = "1s"\n'
         certified = "  tls_disable = true\n"
         if self.tls is not None:
             certified = (
@@ -211,9 +227,14 @@ class Bao:
             f'listener "tcp" {{\n  address = "127.0.0.1:{self.port}"\n'
             f'  cluster_address = "127.0.0.1:{self.cluster_port}"\n{certified}}}\n'
             f'api_addr = "{self.address}"\n'
-            f'cluster_addr = "https://127.0.0.1:{self.cluster_port}"\n'
+            f'cluster_addr = "https://127.0.0.1:{self._advertised_port}"\n'
             f'log_level = "{self.log_level}"\nui = false\n{self.more}\n{self.seal}'
         )
+
+    def advertise(self, port: int) -> None:
+        """Have other nodes come to this port, from the next start on: that of a relay."""
+        self._advertised_port = port
+        self.write_config()
 
     def start(self) -> None:
         """Start the server and return at once; wait with one of the ``wait_*`` methods."""
@@ -308,7 +329,7 @@ class Bao:
     def health(self) -> int | None:
         """The status of ``sys/health``, or None when nobody listens."""
         try:
-            return self.request("GET", "sys/health", timeout_s=2.0).status
+            return self.request("GET", "sys/health", timeout_s=10.0).status
         except (OSError, http.client.HTTPException):
             return None
 

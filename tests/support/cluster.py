@@ -3,6 +3,7 @@
 with cluster(tmp_path) as made:      # three nodes, initialised 3 of 5, all unsealed
     made.kill9()                     # all of them
     made.start()
+    made.links.cut_off(0)            # from the other nodes; whoever asks its API reaches it
 """
 
 from __future__ import annotations
@@ -10,18 +11,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from tests.support.bao import Bao, Initialised, free_port, wait_until
+from tests.support.links import Links
 from tests.support.tls import Authority, Issued
+
+AUTOPILOT: Final = "sys/storage/raft/autopilot/configuration"
+PEERS: Final = "sys/storage/raft/configuration"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes of one cluster, who vouches for them, and what the init gave."""
+    """Nodes of one cluster, what is between them, who vouches for them, and what the init gave."""
 
     nodes: Sequence[Bao]
+    links: Links
     authority: Authority
     made: Initialised
     threshold: int
@@ -46,6 +53,22 @@ class Cluster:
 
         wait_until(unsealed, "a cluster with one active node and only standbys beside", timeout_s)
 
+    @property
+    def active(self) -> Bao:
+        """The node that does the work; there has to be one."""
+        return next(node for node in self.nodes if node.health() == 200)
+
+    def wait_voters(self, timeout_s: float = 60.0) -> None:
+        """Wait until each node has a vote: one that just joined has none, for 10 s by default."""
+        active, token = self.active, self.made.root_token
+        active.must("POST", AUTOPILOT, {"server_stabilization_time": "1s"}, token)
+
+        def voting() -> bool:
+            peers = str(active.must("GET", PEERS, token=token)["data"])
+            return peers.count("'voter': True") == len(self.nodes)
+
+        wait_until(voting, "a cluster of voters", timeout_s)
+
     def kill9(self) -> None:
         """Kill all nodes, and wait until they are gone."""
         for node in self.nodes:
@@ -63,27 +86,36 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(
-    directory: Path, nodes: int = 3, *, shares: int = 5, threshold: int = 3
-) -> Iterator[Cluster]:
-    """A cluster with all nodes unsealed, one of them active. Its nodes end with the block."""
+def fresh(directory: Path, nodes: int = 3) -> Iterator[Cluster]:
+    """New servers that are to become one cluster; none is started. They end with the block."""
     authority = Authority(directory / "ca")
     issued = authority.issue("node", "localhost", "127.0.0.1")
     ports = [free_port() for _ in range(nodes)]
     members = [_node(directory, number, ports, authority, issued) for number in range(nodes)]
     with contextlib.ExitStack() as stack:
+        links = stack.enter_context(Links(members))
         for member in members:
             stack.callback(member.kill9)
-        members[0].start()
-        members[0].wait_listening()
-        made = members[0].init(shares, threshold)
-        _unseal(members[0], made.shares[:threshold])
-        members[0].wait_active()
-        for member in members[1:]:  # which find the leader at their first try
+        yield Cluster(members, links, authority, Initialised("", ()), 0)
+
+
+@contextlib.contextmanager
+def cluster(
+    directory: Path, nodes: int = 3, *, shares: int = 5, threshold: int = 3
+) -> Iterator[Cluster]:
+    """A cluster with all nodes unsealed, one of them active. Its nodes end with the block."""
+    with fresh(directory, nodes) as new:
+        first, *others = new.nodes
+        first.start()
+        first.wait_listening()
+        made = first.init(shares, threshold)
+        _unseal(first, made.shares[:threshold])
+        first.wait_active()
+        for member in others:  # which find the leader at their first try
             member.start()
         with ThreadPoolExecutor(nodes) as pool:
-            list(pool.map(lambda member: _join(member, made.shares[:threshold]), members[1:]))
-        whole = Cluster(members, authority, made, threshold)
+            list(pool.map(lambda member: _join(member, made.shares[:threshold]), others))
+        whole = replace(new, made=made, threshold=threshold)
         whole.wait_unsealed()
         yield whole
 

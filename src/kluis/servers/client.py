@@ -11,7 +11,7 @@ from typing import Final, Literal, Self, TypeVar
 
 import aiohttp
 
-from kluis.errors import ServerError, UsageError
+from kluis.errors import ServerAnswered, ServerError, UsageError
 from kluis.servers.http import SUCCESS, TIMEOUT_S, Answer, HttpApi
 from kluis.servers.tls import ServerTls
 
@@ -149,6 +149,15 @@ class ServerClient:
             version=_in_form(_VERSION, body, "version"),
             cluster_id=_in_form(_UUID, body, "cluster_id"),
         )
+
+    async def led(self) -> bool:
+        """Whether it is the active node, or knows which one is; True where it does not tell."""
+        try:
+            body = (await self.call("GET", "sys/leader")).body
+        except ServerAnswered:
+            return True
+        knows = body.get("is_self") is True or bool(body.get("leader_address"))
+        return knows or body.get("ha_enabled") is not True
 
     async def wait_active(self, standby_s: float = STANDBY_S) -> Health:
         """Poll the health until the server does its work. Has no deadline of its own.

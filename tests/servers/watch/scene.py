@@ -18,7 +18,7 @@ from kluis.servers.watch.watcher import Watcher
 from tests.support.tls import Authority, Issued
 
 KEY: Final = KeyPath("homelab", "vault")
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 60.0
 SHARES: Final = tuple(bytes([number]) * 32 + bytes([number + 1]) for number in range(5))
 
 

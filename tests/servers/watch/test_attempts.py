@@ -20,6 +20,7 @@ DISTURBED, FAILED = Outcome.DISTURBED, Outcome.FAILED
         ([WORKING] * 2, 60.0, True),
         ([WORKING] * 9, 240.0, True),
         ([FAILED, FAILED, WORKING], 30.0, False),
+        ([WORKING, FAILED], 60.0, True),  # an error while it is at work on them
         ([REFUSED], 30.0, True),
         ([REFUSED] * 2, 60.0, True),
         ([DISTURBED], 0.5, False),
@@ -51,6 +52,11 @@ def test_a_restart_ends_the_rest_and_a_person_does(outcome: Outcome) -> None:
     assert often.restarted().rests(104.9)  # or a server that ends its connections is flooded
     assert not often.restarted().rests(105.0)
     assert not often.woken().rests(100.0)
+
+
+def test_after_a_restart_an_error_is_one_again() -> None:
+    attempts = Attempts().after(WORKING, 100.0).restarted().after(FAILED, 100.0)
+    assert attempts.outcome is FAILED
 
 
 @given(

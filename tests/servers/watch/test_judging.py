@@ -98,6 +98,8 @@ UNSEALED = {"sealed": False, "cluster_id": ID}
         (case(UNSEALED, {"way": Way.UNPINNED}), "unsealed", "unpinned", False),
         (case({**UNSEALED, "threshold": 2}), "unsealed", "seal", False),
         (case(UNSEALED, {"way": Way.UNPINNED, "pushes": False}), "unsealed", None, False),
+        (case(UNSEALED, past=Past(leaderless_since_s=81.0)), "unsealed", None, False),
+        (case(UNSEALED, past=Past(leaderless_since_s=80.0)), "unsealed", "no-leader", False),
     ],
 )
 def test_a_verdict(judged: Case, condition: str, alarm: str | None, push: bool) -> None:
@@ -184,6 +186,14 @@ def test_sealed_by_a_hand_is_what_was_unsealed_on_the_same_connection(
         else:
             past = past.disconnected(restarted=step == "lost")
     assert past.by_hand is by_hand
+
+
+def test_a_standby_is_without_a_leader_from_the_first_answer_that_says_so() -> None:
+    lone = replace(unsealed(), active=False, led=False)
+    past = Past().looked(unsealed(), RULES, 1.0).looked(lone, RULES, 2.0).looked(lone, RULES, 3.0)
+    assert past.leaderless_since_s == 2.0
+    for other in (unsealed(), SEALED_ANSWER):
+        assert past.looked(other, RULES, 4.0).leaderless_since_s is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from kluis.servers.watch.downtime import Downtime
 from kluis.servers.watch.rhythm import Pace, pace_of, pause_s
-from kluis.servers.watch.states import Condition, NodeView, Recovery
+from kluis.servers.watch.states import Alarm, Condition, NodeView, Recovery
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,12 @@ def test_nodes_that_came_up_together_are_not_asked_together() -> None:
 
 
 def nodes(*conditions: str) -> list[NodeView]:
-    """``active`` is an unsealed one that does the work."""
+    """``active`` is an unsealed one that does the work, ``lone`` one that knows no active one."""
     found = []
     for number, word in enumerate(conditions):
-        condition = Condition.UNSEALED if word == "active" else Condition(word)
-        found.append(NodeView(str(number), condition, 0.0, active=word == "active"))
+        condition = Condition.UNSEALED if word in ("active", "lone") else Condition(word)
+        alarm = Alarm.NO_LEADER if word == "lone" else None
+        found.append(NodeView(str(number), condition, 0.0, word == "active", alarm))
     return found
 
 
@@ -85,6 +86,9 @@ def nodes(*conditions: str) -> list[NodeView]:
         ([["active"], *[["hung"]] * 10, ["active"]], 10.0),
         ([["active"], ["hung"], ["unsealing"], ["active"]], 2.0),
         ([[], ["active"]], 1.0),  # no pod was there
+        ([["active"], ["unsealed"], ["lone"], ["lone"], ["active"]], 2.0),
+        ([["active"], ["lone", "hung"], ["active"]], 1.0),
+        ([["active", "unsealed"], ["lone", "unsealed"], ["lone", "active"]], None),
     ],
 )
 def test_a_recovery(seen: list[list[str]], down_s: float | None) -> None:

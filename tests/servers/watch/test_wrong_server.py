@@ -188,7 +188,13 @@ def test_each_share_goes_over_the_connection_that_was_judged() -> None:
         return answer(SEALED, headers="Connection: close\r\n")
 
     with Pretender(says) as pretender:
-        made, _ = once(server([pretender.address]), CUSTODY, 0.5)
+        made = scene(server([pretender.address]), CUSTODY)
+
+        async def play() -> None:
+            async with made.watching():
+                await until(lambda: len(pretender.asked) >= 3, made.node)
+
+        asyncio.run(play())
     assert (pretender.shares, made.heard.count) == ([], 0)
 
 
@@ -221,7 +227,7 @@ def test_a_person_who_says_hold_in_the_middle_is_heard() -> None:
 
     with Pretender(says) as pretender:
         one = scene(server([pretender.address]), CUSTODY)
-        views = asyncio.run(one.watcher.once(10))
+        views = asyncio.run(one.watcher.once(30))
     assert next(iter(views["vault"].nodes.values())).condition is Condition.HELD
     assert len(pretender.shares) == 1
 

@@ -7,7 +7,7 @@ endpoints have other names. Vault and older OpenBaos know the unauthenticated on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kluis.errors import ServerAnswered, UsageError
@@ -21,7 +21,8 @@ _ANY: Final = frozenset({200, 403, 404, 405})
 class Work:
     """Something that shares authorise: where it is asked for with a token, and without one.
 
-    ``status`` is the endpoint that tells how far it is; ``setting`` is the listener's.
+    ``status`` is the endpoint that tells how far it is; ``setting`` is the listener's. ``needs`` is
+    what a token has to be allowed.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Work:
     without: str
     status: str
     setting: str
+    needs: str
 
 
 GENERATE_ROOT: Final = Work(
@@ -37,10 +39,18 @@ GENERATE_ROOT: Final = Work(
     "sys/generate-root",
     "attempt",
     "disable_unauthed_generate_root_endpoints",
+    "update on sys/generate-root-token/*",
 )
+ROTATE: Final = replace(GENERATE_ROOT, name="rotation", needs="update and sudo on sys/rotate")
+"""With a root token that is made for it; whoever has a token needs none."""
 REKEY: Final[dict[Purpose, Work]] = {
     "unseal": Work(
-        "rekey", "sys/rotate/root", "sys/rekey", "init", "disable_unauthed_rekey_endpoints"
+        "rekey",
+        "sys/rotate/root",
+        "sys/rekey",
+        "init",
+        "disable_unauthed_rekey_endpoints",
+        "update on sys/rotate/root/*",
     ),
     "recovery": Work(
         "rekey",
@@ -48,6 +58,7 @@ REKEY: Final[dict[Purpose, Work]] = {
         "sys/rekey-recovery-key",
         "init",
         "disable_unauthed_rekey_endpoints",
+        "update on sys/rotate/recovery/*",
     ),
 }
 
@@ -76,12 +87,12 @@ async def find(client: ServerClient, work: Work, token: str) -> Road:
     if refused is not None:
         raise UsageError(
             f"the server does not let this token do a {work.name}",
-            f"it is no valid token, or lacks update on {work.with_token}/*",
+            f"it is no valid token, or lacks {work.needs}",
             "give another one with --token-stdin or in BAO_TOKEN",
         )
     raise UsageError(
         f"the server does a {work.name} only for somebody with a token",
         "its shares alone are not enough for it; so newer OpenBaos have it",
-        f"give a token with --token-stdin or in BAO_TOKEN: it needs {work.with_token}/*; or set"
+        f"give a token with --token-stdin or in BAO_TOKEN: it needs {work.needs}; or set"
         f" {work.setting} = false in its listener for a while, and restart it",
     )

@@ -123,18 +123,28 @@ def notes(one: Migration, unseal: str, recovery: str) -> list[str]:
     return [*said, f"the files in {one.folder} may hold tokens: remove them when all is well"]
 
 
+def misnamed(one: Migration, unseal: str, recovery: str) -> tuple[str, str] | None:
+    """The field of kluis.toml that names the shares as what they were, and what it is to be."""
+    if one.back or one.repoint:
+        return None
+    was, now = one.source == "shamir", one.target == "shamir"
+    if was and not now and unseal == one.shares:
+        return "unseal", "recovery"
+    if now and not was and recovery == one.shares:
+        return "recovery", "unseal"
+    return None
+
+
 def _kept(one: Migration, unseal: str, recovery: str) -> list[str]:
     """What the shares are good for now."""
     was, now = one.source == "shamir", one.target == "shamir"
     said: list[str] = []
     if was and not now:
         said.append("the shares are recovery keys from now on: they unseal nothing any more")
-        if unseal == one.shares:
-            said.append(f'in [servers.{one.server}] write recovery = "{unseal}", not unseal')
     if now and not was:
         said.append("the recovery keys are its shares from now on: they unseal it")
-        if recovery == one.shares:
-            said.append(f'in [servers.{one.server}] write unseal = "{recovery}", not recovery')
+    if names := misnamed(one, unseal, recovery):
+        said.append(f'in [servers.{one.server}] write {names[1]} = "{one.shares}", not {names[0]}')
     return said
 
 

@@ -1,8 +1,8 @@
 """Since when a server is down, and when it is back. Nothing here has I/O.
 
-A server is down when no node of it is unsealed, and back when one is unsealed and active. In
-between, while standbys elect one of them, nothing changes. One that only did not answer for a
-moment was not away: nobody needs to be woken for that.
+A server is down when no node of it is unsealed, or none that is has known an active one for long,
+and back when one is unsealed and active. In between, while standbys elect one, nothing changes. One
+that only did not answer for a moment was not away: nobody needs to be woken for that.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from kluis.servers.watch.states import Condition, NodeView, Recovery
+from kluis.servers.watch.states import Alarm, Condition, NodeView, Recovery
 
 MOMENT_S: Final = 10.0
-_UP_OR_NOT_KNOWN: Final = frozenset({Condition.UNSEALED, Condition.UNKNOWN})
+
+
+def _up_or_not_known(node: NodeView) -> bool:
+    up = node.condition in (Condition.UNSEALED, Condition.UNKNOWN)
+    return up and node.alarm is not Alarm.NO_LEADER
 
 
 @dataclass(slots=True)
@@ -36,10 +40,10 @@ class Downtime:
         """How the nodes are now; a recovery when the server is back with that."""
         if any(node.condition is Condition.UNSEALED and node.active for node in nodes):
             return self._back(now_s)
-        conditions = {node.condition for node in nodes}
-        if not conditions & _UP_OR_NOT_KNOWN:
+        if not any(map(_up_or_not_known, nodes)):
             if self.since_s is None:
                 self.since_s, self._only_hung = now_s, True
+            conditions = {node.condition for node in nodes}
             self._only_hung = self._only_hung and conditions == {Condition.HUNG}
             self._unsealed, self._listening_s = False, None
         return None

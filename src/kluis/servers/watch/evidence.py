@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from kluis.addresses import host_of, is_loopback
+from kluis.addresses import is_plain_loopback
 from kluis.servers.client import SealStatus
 from kluis.servers.declared import Identity, Server
 from kluis.servers.watch.attempts import Attempts
@@ -16,7 +16,7 @@ class Way(Enum):
     """What proves that a node is the declared server."""
 
     PINNED = auto()  # chain, name and pin
-    LOOPBACK = auto()  # plain http that does not leave this machine
+    LOOPBACK = auto()  # plain http that does not leave this machine, to the declared user if any
     UNPINNED = auto()  # chain and name only
     CLEAR = auto()  # nothing
 
@@ -42,8 +42,7 @@ def rules(server: Server, address: str) -> Rules:
     if address.startswith("https://"):
         way = Way.UNPINNED if server.tls.pin is None else Way.PINNED
     else:
-        plain = address.startswith("http://") and is_loopback(host_of(address))
-        way = Way.LOOPBACK if plain else Way.CLEAR
+        way = Way.LOOPBACK if is_plain_loopback(address) else Way.CLEAR
     pushes, lets_be = server.unseal is not None, server.on_seal == "hold"
     key = "" if server.unseal is None else str(server.unseal)
     return Rules(server.name, address, way, server.identity, pushes, lets_be, key)
@@ -61,6 +60,7 @@ class Past:
     by_hand: bool = False
     foreign: bool = False
     empty_since_s: float | None = None
+    leaderless_since_s: float | None = None
     cluster_id: str = ""
     """What was kept with the shares; the declared one comes first."""
     attempts: Attempts = field(default_factory=Attempts)
@@ -72,10 +72,17 @@ class Past:
             expected = rules.identity.cluster_id or self.cluster_id
             told = status.cluster_id or (expected if not self.foreign else "")
             foreign = bool(expected) and told != expected
-            return Past(not answer.proxied, False, foreign, None, self.cluster_id)
+            since_s = None if answer.led else self.leaderless_since_s or now_s
+            return Past(not answer.proxied, False, foreign, None, since_s, self.cluster_id)
         empty_since_s = None if status.initialized else self.empty_since_s or now_s
         by_hand = self.by_hand or self.unsealed_here
-        return replace(self, unsealed_here=False, by_hand=by_hand, empty_since_s=empty_since_s)
+        return replace(
+            self,
+            unsealed_here=False,
+            by_hand=by_hand,
+            empty_since_s=empty_since_s,
+            leaderless_since_s=None,
+        )
 
     def disconnected(self, *, restarted: bool) -> Past:
         """The connection is gone; ``restarted``: because the server's process ended."""
@@ -95,11 +102,15 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a node said, and whether a proxy answered for it."""
+    """What a node said, and whether a proxy answered for it.
+
+    ``led``: it is the active node of its cluster, or knows which one is.
+    """
 
     status: SealStatus
     active: bool = False
     proxied: bool = False
+    led: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from kluis.servers.watch.evidence import Case, Rules, Verdict, Way
 from kluis.servers.watch.states import Alarm, Condition
 
 EMPTY_S: Final = 5.0  # a node that joins a raft cluster says for a moment that it is empty
+LEADERLESS_S: Final = 20.0  # an election takes some seconds, by some settings of a server many
 
 
 def judge(case: Case) -> Verdict:
@@ -69,7 +70,20 @@ def _unsealed(case: Case) -> Verdict:
     early = _unverified(case) or _other_seal(case) if judged else None
     if early is not None:  # a person rather learns of it now than when the server is sealed
         return replace(early, condition=Condition.UNSEALED, active=case.answer.active)
-    return Verdict(Condition.UNSEALED, active=case.answer.active)
+    return _leaderless(case) or Verdict(Condition.UNSEALED, active=case.answer.active)
+
+
+def _leaderless(case: Case) -> Verdict | None:
+    since_s = case.past.leaderless_since_s
+    if since_s is None or case.now_s - since_s < LEADERLESS_S:
+        return None
+    return Verdict(
+        Condition.UNSEALED,
+        Alarm.NO_LEADER,
+        f"{case.rules.address} is unsealed, and knows no active node of its cluster",
+        "it does not reach enough other nodes to elect one, or can't write: its disk may be full",
+        "look at its log and its disk, and whether its cluster's nodes reach each other",
+    )
 
 
 def _empty(case: Case) -> Verdict | None:

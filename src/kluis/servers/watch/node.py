@@ -53,7 +53,8 @@ class Node:
     def settled(self) -> bool:
         """Whether nothing more comes of waiting for a moment."""
         unsettled = (Condition.UNKNOWN, Condition.UNSEALING, Condition.UNINITIALISED)
-        return self.view.alarm is not None or self.view.condition not in unsettled
+        electing = self._past.leaderless_since_s is not None
+        return self.view.alarm is not None or not (electing or self.view.condition in unsettled)
 
     @property
     def _listening_s(self) -> float | None:

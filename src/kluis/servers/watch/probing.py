@@ -22,6 +22,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from kluis.addresses import host_of, is_loopback
 from kluis.errors import WrongServer
 from kluis.servers.client import SealStatus, ServerClient
+from kluis.servers.http import Connector
+from kluis.servers.listener import Prove, proving
 from kluis.servers.tls import ServerTls
 from kluis.servers.watch.evidence import Answer
 
@@ -48,8 +50,9 @@ _KEEPALIVE: Final = (
 class Line:
     """One connection to the node at ``address``, made by the first question.
 
-    ``context`` decides who is believed (None for plain http), and ``place`` is the IP address that
-    was knocked at. ``ended`` is called when the connection has ended by itself. Raises UsageError.
+    ``context`` decides who is believed (None for plain http: then a declared user does), and
+    ``place`` is the IP address that was knocked at. ``ended`` is called when the connection has
+    ended by itself. Raises UsageError.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Line:
     ) -> None:
         if address.startswith("https://") != (context is not None):
             raise ValueError("a context belongs to https, and only to it")
-        self._connector = _OneConnection(context, place, ended)
+        self._connector = _OneConnection(context, proving(address, tls.user), place, ended)
         self._client = ServerClient(
             address, tls=tls, timeout_s=timeout_s, connector=self._connector
         )
@@ -101,19 +104,26 @@ class Line:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
 
     async def look(self) -> Answer:
-        """Ask for the state of the seal; of an unsealed node one cheap call. Raises ServerError."""
+        """Ask for the state of the seal; of an unsealed node one cheap call, of a standby two.
+
+        Raises ServerError.
+        """
         self._looks += 1
         known = self._status
         if known is not None and not known.sealed and self._looks % REFRESH_EVERY:
             health = await self._client.health()
             if health.unsealed and not health.sealed:
                 known = replace(known, cluster_id=health.cluster_id, version=health.version)
-                return Answer(known, health.active, self._client.proxied)
+                return await self._unsealed(known, active=health.active)
         status = await self.seal_status()
         if status.sealed:
             return Answer(status, False, self._client.proxied)
         health = await self._client.health()
-        return Answer(status, health.active and not health.sealed, self._client.proxied)
+        return await self._unsealed(status, active=health.active and not health.sealed)
+
+    async def _unsealed(self, status: SealStatus, *, active: bool) -> Answer:
+        led = active or await self._client.led()
+        return Answer(status, active, self._client.proxied, led)
 
     async def seal_status(self) -> SealStatus:
         """The state of the seal, in full. Raises ServerError."""
@@ -171,14 +181,18 @@ def _stamp(tls: ServerTls) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-class _OneConnection(aiohttp.TCPConnector):
+class _OneConnection(Connector):
     """Connects once, to one place. Whoever needs another connection proves it anew."""
 
     def __init__(
-        self, context: ssl.SSLContext | None, place: str, ended: Callable[[], None]
+        self,
+        context: ssl.SSLContext | None,
+        prove: Prove | None,
+        place: str,
+        ended: Callable[[], None],
     ) -> None:
         super().__init__(
-            ssl=context or True, resolver=_Only(place), limit=1, keepalive_timeout=_NEVER_S
+            prove, ssl=context or True, resolver=_Only(place), limit=1, keepalive_timeout=_NEVER_S
         )
         self.transport: asyncio.Transport | None = None
         self.certificate_ends_s: float | None = None

@@ -24,11 +24,12 @@ class Condition(StrEnum):
 class Alarm(StrEnum):
     """What a person must look at. The words are a contract: metrics and rules name them."""
 
-    CERTIFICATE = "certificate"  # chain, name or pin do not fit
+    CERTIFICATE = "certificate"  # chain, name, pin or user do not fit
     SEAL = "seal"  # type, threshold or number of shares do not fit
     CLUSTER = "cluster"  # after the unseal it told another cluster id
     LOST_DISK = "lost-disk"  # it says that it was never initialised
     SHARES = "shares"  # it refused the shares
+    NO_LEADER = "no-leader"  # it is unsealed, and knows no active node of its cluster
     LOCKED = "locked"  # the keyring with the shares is locked
     NO_SHARES = "no-shares"  # nothing is kept for it
     UNPINNED = "unpinned"  # nobody pinned its key yet: kluis server add

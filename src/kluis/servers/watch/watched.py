@@ -13,7 +13,7 @@ from kluis.servers.watch.downtime import Downtime
 from kluis.servers.watch.evidence import Past
 from kluis.servers.watch.fleet import Fleet
 from kluis.servers.watch.node import UNKNOWN, Node
-from kluis.servers.watch.states import Condition, Hold, NodeView, ServerView
+from kluis.servers.watch.states import Alarm, Condition, Hold, NodeView, ServerView
 from kluis.servers.watch.told import Told
 
 REFRESH_S: Final = 30.0
@@ -55,8 +55,11 @@ class Watched:
     def settled(self) -> bool:
         """Whether nothing more comes of waiting for a moment."""
         nodes = self._nodes.values()
-        unsealed = any(node.view.condition is Condition.UNSEALED for node in nodes)
-        electing = unsealed and self._downtime.since_s is not None
+        may_elect = any(
+            node.view.condition is Condition.UNSEALED and node.view.alarm is not Alarm.NO_LEADER
+            for node in nodes
+        )
+        electing = may_elect and self._downtime.since_s is not None
         return self._discovered and not electing and all(node.settled for node in nodes)
 
     # -- its tasks
