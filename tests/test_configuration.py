@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,7 +245,8 @@ def test_declared_servers_become_objects_with_paths_from_the_folder_of_the_file(
     assert (old.on_seal, old.wake) == ("unseal", ("eso", "hook"))
     named = made["by-name"]
     assert named.discovery == Dns("vault.example", 8200)
-    assert (named.tls, named.identity, named.on_seal) == (ServerTls(), Identity(), "hold")
+    assert named.tls == ServerTls(server_name="vault.example")
+    assert (named.identity, named.on_seal) == (Identity(), "hold")
     assert named.recovery == KeyPath("homelab", "by-name")
     pods = made["in-kubernetes"].discovery
     assert isinstance(pods, Pods)
@@ -252,6 +254,7 @@ def test_declared_servers_become_objects_with_paths_from_the_folder_of_the_file(
 
 
 AT = 'addresses = "https://a:8200"\n'
+HERE = 'addresses = "http://127.0.0.1:8200"\n'
 CLEAR = "shares are never sent over plain http beyond loopback; use https"
 ONE = "name exactly one of addresses, dns and kubernetes"
 
@@ -265,6 +268,11 @@ WRONG_SERVERS = [
     (AT + 'pin = "sha256:short"\n', 3, ".pin", "kluis server add writes it"),
     (AT + 'cluster_id = "a b"\n', 3, ".cluster_id", "the id that the server tells"),
     (AT + 'server_name = "a b"\n', 3, ".server_name", "a name like vault.vault.svc"),
+    (AT + 'user = "openbao"\n', 3, ".user", "no address is http:// on loopback"),
+    ('dns = "a:1"\nuser = 998\n', 3, ".user", "no address is http:// on loopback"),
+    (HERE + "user = true\n", 3, ".user", 'the name of a user, like "openbao", or a number'),
+    (HERE + "user = -1\n", 3, ".user", 'the name of a user, like "openbao", or a number'),
+    (HERE + 'user = "a b"\n', 3, ".user", 'the name of a user, like "openbao", or a number'),
     (AT + "threshold = 0\n", 3, ".threshold", "it should be greater than or equal to 1"),
     (AT + "shares = 256\n", 3, ".shares", "it should be less than or equal to 255"),
     (AT + 'unseal = "old-vault"\n', 3, ".unseal", "a keyring and a key, like homelab/old-vault"),
@@ -305,6 +313,13 @@ def test_plain_http_is_for_loopback_and_for_servers_that_get_no_share(tmp_path: 
         'addresses = "http://vault.example:8200"\n',
     ):
         configuration.read(written(tmp_path, f"[servers.x]\n{server}" + ANCHORS + KEYRING))
+
+
+def test_a_user_is_a_name_or_a_number(tmp_path: Path) -> None:
+    for user in ("openbao", 998):
+        text = f"[servers.x]\n{HERE}user = {json.dumps(user)}\n" + ANCHORS + KEYRING
+        made = compose.draw(configuration.read(written(tmp_path, text))).servers
+        assert made["x"].tls == ServerTls(user=user)
 
 
 # -- written

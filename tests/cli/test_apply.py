@@ -53,7 +53,7 @@ def applied(
     house.make_key("nas.key")
     with ExitStack() as running:
         if request.param == "with a service":
-            running.enter_context(house.serve())
+            running.enter_context(house.serve_open())
         yield house, {**made["tokens"], "share 1": made["shares"]["family"][0]}
 
 
@@ -104,7 +104,7 @@ def test_new_paper_makes_the_old_paper_useless(applied: tuple[House, dict[str, s
     assert homelab(house) == ("open", 2, 2)
     with ExitStack() as running:
         if not house.control_path().exists():
-            running.enter_context(house.serve())
+            running.enter_context(house.serve_open())
         house.text("lock", "homelab")
         old = house.kluis("unlock", "homelab", stdin=once["share 1"] + "\n")
         assert "of no set" in one_error(old)[0]
@@ -171,7 +171,7 @@ def test_an_anchor_that_is_away_is_sealed_by_a_later_apply(
     assert house.anchors()["nas"]["seen"].endswith("not sealed yet")
     (house.folder / "away.key").rename(house.folder / "nas.key")
     steps = house.apply()["keyrings"]["homelab"]["steps"]
-    healed = answers(house) and steps == []  # by the service, which knocks twice a second
+    healed = answers(house) and steps == []  # by the service, at one of its surveys
     assert healed or steps == ["seal the leaf of nas anew"]
     assert house.anchors()["nas"]["state"] == "ok"
 
@@ -180,7 +180,7 @@ def test_a_service_does_not_apply_another_file_than_its_own(tmp_path: Path) -> N
     house = House(tmp_path / "house")
     house.apply()
     shutil.copy(house.file, house.folder / "other.toml")
-    with house.serve():
+    with house.serve_open():
         error = house.refuses("apply", "--yes", "--config", "other.toml")
         assert f"the running service reads {house.file}, not " in error["seen"]
 
@@ -195,7 +195,7 @@ def test_a_client_that_changes_keeps_its_token(applied: tuple[House, dict[str, s
 def test_a_service_takes_a_shrunken_rule_over_without_being_locked(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     token = house.apply()["tokens"]["bletchley"]
-    with house.serve() as service:
+    with house.serve_open() as service:
         before = encrypt(house, token)
         house.edit(NARROWER)
         house.apply()
@@ -215,9 +215,9 @@ def test_the_old_document_can_not_open_what_was_sealed_after_a_rule_shrank(tmp_p
     (thief.folder / "anchor.key").write_bytes(house.key.read_bytes())
     house.edit(NARROWER)
     house.apply()
-    with house.serve():
+    with house.serve_open():
         after = encrypt(house, token)
-    with thief.serve():  # it has the old document, the old paper and even the key of the disk
+    with thief.serve_open():  # it has the old document, the old paper and even the key of the disk
         assert decrypt(thief, token, after).status == 400
 
 
@@ -239,7 +239,7 @@ def test_a_locked_keyring_can_not_be_changed(served: bool, tmp_path: Path) -> No
     house.apply()
     with ExitStack() as running:
         if served:
-            running.enter_context(house.serve())
+            running.enter_context(house.serve_open())
             house.text("lock", "homelab")
         else:
             house.key.rename(tmp_path / "away.key")
@@ -252,7 +252,7 @@ def test_a_locked_keyring_can_not_be_changed(served: bool, tmp_path: Path) -> No
 def test_a_keyring_that_was_added_is_kept_open_by_the_running_service(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     house.apply()
-    with house.serve():
+    with house.serve_open():
         house.edit(
             more='\n[keyrings.office]\nstore = { kind = "directory", path = "office" }\n'
             'opens = "disk"\n[keyrings.office.keys.web]\nkind = "transit"\n'
@@ -267,7 +267,7 @@ def test_a_keyring_that_is_served_does_not_move_to_another_folder(tmp_path: Path
     house = House(tmp_path / "house")
     house.apply()
     house.edit(more='\n[service]\ncontrol = "control.sock"\n')
-    with house.serve():
+    with house.serve_open():
         house.edit(('path = "state"', 'path = "elsewhere"'))
         error = house.refuses("apply", "--yes")
         assert error["class"] == "ServiceError"
@@ -332,7 +332,7 @@ def test_a_new_passphrase_is_typed_twice_without_echo(tmp_path: Path) -> None:
     terminal.type(FIRST)
     assert terminal.end() == 0
     assert FIRST not in terminal.shown
-    with house.serve():
+    with house.serve_open():
         house.text("lock", "homelab")
         house.text("unlock", "homelab", "--passphrase", "attic", stdin=FIRST)
 

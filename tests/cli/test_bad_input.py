@@ -393,10 +393,8 @@ def test_a_rollback_that_is_accepted_is_said_loudly_by_apply(house: House) -> No
 
 def test_a_rollback_that_is_accepted_is_said_loudly_by_serve(house: House) -> None:
     rolled_back(house)
-    with house.serve("--accept-rollback") as service:
-        service.wait_logged('"event": "opened"')
-        lines = [json.loads(line) for line in service.log.splitlines()]
-        said = [line for line in lines if line["event"] == "rollback accepted"]
+    with house.serve_open("--accept-rollback") as service:
+        said = [line for line in service.events() if line["event"] == "rollback accepted"]
         assert [(line["level"], line["keyring"]) for line in said] == [("warning", "homelab")]
         assert "revision 1; here 2 was seen" in said[0]["seen"]
 
@@ -534,7 +532,7 @@ def test_an_address_of_another_machine_is_one_error(house: House) -> None:
 
 
 def test_a_second_serve_on_the_same_state_is_one_error(house: House) -> None:
-    with house.serve() as service:
+    with house.serve_open() as service:
         error = house.refuses("serve")
         assert error["class"] == "AlreadyRunning"
         assert f"process {service.pid}" in error["seen"]

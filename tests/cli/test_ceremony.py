@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kluis.service.asking import ask
 from tests.support.bao import Bao, static_seal, transit_seal
 from tests.support.ceremony import KEPT, NAME, Site, beside, fork, json_of
 from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING, Done, House, Terminal
@@ -43,8 +44,7 @@ def with_token(token: str) -> Callable[[], None]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Done, Done]]:
     """A Shamir server made by a running service, with all that a new server can have; twice."""
     kept = beside(tmp_path_factory.mktemp("made"), in_memory=False)
-    with kept as site, site.house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with kept as site, site.house.serve_open():
         wanted = ("--admin-policy", "admins", "--admin-token", "--transit-role", "web", "--yes")
         first = site.house.kluis(*INIT, *wanted)
         again = site.house.kluis(*INIT, "--yes")
@@ -74,6 +74,7 @@ def test_a_shamir_server_is_made_kept_and_unsealed(made: tuple[Site, Done, Done]
     status = site.bao.must("GET", "sys/seal-status")
     assert (status["t"], status["n"]) == (3, 5)
     assert site.house.json("key", "list")["keys"][KEPT]["kind"] == "unseal-shares"
+    assert "5 shares, 3 needed" in site.house.text("key", "list")
     assert (again.code, again.out) == (
         0,
         f"{NAME} is initialised already; {KEPT} keeps 5 shares, 3 needed\n",
@@ -139,19 +140,25 @@ def test_a_rekey_makes_the_old_shares_void(made: tuple[Site, Done, Done]) -> Non
     admin, _ = tokens(first)
     old = site.secrets()["shares"]
     wanted = ("server", "rekey", NAME, "--shares", "3", "--threshold", "2", "--yes")
+    site.house.edit((f'unseal = "{KEPT}"', f'unseal = "{KEPT}"\nthreshold = 3 # of them\n'))
+    ask(site.house.control_path(), "reload", {})
     site.bao.must("PUT", "sys/rotate/root/init", {"secret_shares": 1, "secret_threshold": 1}, admin)
     assert refuses(site.house, *wanted, token=admin)["class"] == "ChangeRefused"
     done = shown(site.house, *wanted, "--cancel-other", token=admin)
     assert (done["shares"], done["threshold"], done["under_way"]) == (3, 2, False)
+    assert done["declared_otherwise"] is False
+    assert "threshold = 2 # of them\n" in site.house.file.read_text()
     new = site.secrets()
     assert (len(new["shares"]), new["threshold"]) == (3, 2)
     assert not set(old) & set(new["shares"])
+    shown(site.house, "server", "hold", NAME)  # else the service is quicker with the new ones
     site.bao.kill9()
     site.bao.start()
     site.bao.wait_sealed()
     assert [site.bao.unseal(share).status for share in old[:2]] == [200, 400]
     assert [site.bao.unseal(share).status for share in new["shares"][1:]] == [200, 200]
     site.bao.wait_active()
+    shown(site.house, "server", "release", NAME)
     assert all(share not in site.written() for share in (*old, *new["shares"]))
 
 
@@ -200,8 +207,7 @@ def test_a_server_with_an_auto_seal_and_no_root_token_left(tmp_path: Path) -> No
     key.write_bytes(os.urandom(32))
     log, allowed = tmp_path / "bao-audit.log", "unsafe_allow_api_audit_creation = true\n"
     made = beside(tmp_path, static_seal(key), unauthenticated=True, more=allowed)
-    with made as site, site.house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with made as site, site.house.serve_open():
         numbers = ("--shares", "3", "--threshold", "2")
         done = site.init(*numbers, "--revoke-root", "--show-secrets", "--audit", str(log))
         assert f"audit log: {log}" in done["steps"]
@@ -264,8 +270,7 @@ def test_a_seal_by_kluis_must_work_before_an_init(tmp_path: Path) -> None:
 
 
 def test_what_is_not_to_be_initialised_is_left_alone(tmp_path: Path) -> None:
-    with beside(tmp_path) as site, site.house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with beside(tmp_path) as site, site.house.serve_open():
         assert refuses(site.house, *INIT, "--admin-token", "--yes")["class"] == "UsageError"
         assert refuses(site.house, *INIT)["class"] == "UsageError"  # nobody to ask
         terminal = Terminal(site.house, *INIT)
@@ -280,7 +285,10 @@ def test_what_is_not_to_be_initialised_is_left_alone(tmp_path: Path) -> None:
         assert error["next"].endswith(f"kluis key import {KEPT} --shares -")
 
         site.empty()
-        site.init()
+        site.init("--revoke-root")
+        error = refuses(site.house, "server", "rotate", NAME)
+        assert error["seen"] == "the server does a rotation only for somebody with a token"
+        assert "it needs update and sudo on sys/rotate;" in error["next"]
         site.empty()  # the disk is lost
         error = refuses(site.house, *INIT, "--yes")
         assert error["class"] == "ChangeRefused"

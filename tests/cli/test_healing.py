@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +29,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
     made.apply()
     with ExitStack() as running:
         if request.param == "with a service":
-            running.enter_context(made.serve())
+            running.enter_context(made.serve_open())
         yield made
 
 
@@ -111,8 +110,7 @@ def test_a_kind_without_a_key_of_its_own_says_so(house: House) -> None:
 
 
 def events(service: Service, what: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == what]
+    return [event for event in service.events() if event["event"] == what]
 
 
 def test_a_leaf_that_was_away_at_the_apply_is_sealed_when_its_anchor_is_back(

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import typer.main
 
 from kluis import __version__
 from kluis.cli.main import app
+from tests.support import warm
 from tests.support.house import KLUIS, House, clean_environment
 
 ROOT = typer.main.get_command(app)
@@ -39,16 +41,12 @@ def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
 ALL = sorted(commands(ROOT))
 
 
+@cache
 def help_of(*command: str) -> str:
-    done = subprocess.run(
-        [*KLUIS, *command, "-h"],
-        env={**clean_environment(), "COLUMNS": "120", "TERM": "dumb"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout
+    environment = {**clean_environment(), "COLUMNS": "120", "TERM": "dumb"}
+    code, out, _ = warm.run([*command, "-h"], Path.cwd(), environment)
+    assert code == 0, command
+    return out.decode()
 
 
 def example(*command: str) -> str:
@@ -75,17 +73,33 @@ def test_the_help_of_all_ends_in_an_example_too() -> None:
     assert help_of().rstrip().endswith("Example: kluis demo")
 
 
+def alone(house: House, *arguments: str) -> tuple[int, str]:
+    """A command in an interpreter of its own, where it has to find all its imports."""
+    done = subprocess.run(
+        [*KLUIS, *arguments],
+        cwd=house.folder,
+        env=house.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
 def test_the_examples_work_as_they_stand(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     first = ("apply",)
-    house.text(*shlex.split(example(*first))[1:])
-    with house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    code, said = alone(house, *shlex.split(example(*first))[1:])
+    assert code == 0, said
+    with house.serve_open():
         for command in ALL:
             if command[0] in ELSEWHERE or " ".join(command) in ELSEWHERE:
                 continue
-            done = house.kluis(*shlex.split(example(*command))[1:])
-            assert done.code == 0, (command, done)
+            code, said = alone(house, *shlex.split(example(*command))[1:])
+            assert code == 0, (command, said)
             if command == ("lock",):
                 house.text("unlock", "homelab")
 

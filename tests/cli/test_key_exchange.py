@@ -73,8 +73,7 @@ def test_a_server_moves_from_a_real_openbao_to_kluis_and_back_without_a_new_seal
         made_key(old, old_root)
         seal = transit_seal(old.address, old_root, "autounseal")
         server = Bao(tmp_path / "server", seal)
-        with server, house.serve() as service:
-            service.wait_logged('"event": "opened"')
+        with server, house.serve_open():
             root = server.init().root_token
             server.kv_put(root, "motto", {"from": "another KMS"})
             old.must("PUT", "transit/keys/autounseal/rotate", {}, old_root)
@@ -142,8 +141,7 @@ def _shell(house: House, script: str) -> int:
 def test_all_versions_and_the_minimum_survive_the_way_there_and_back(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     token = house.apply()["tokens"]["bletchley"]
-    with kms(tmp_path / "kms") as bao, house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with kms(tmp_path / "kms") as bao, house.serve_open():
         root = bao.init().root_token
         made_key(bao, root, allow_plaintext_backup=True)
         ciphertexts = {1: encrypted(bao, root, "one")}

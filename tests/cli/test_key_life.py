@@ -100,8 +100,7 @@ def test_a_person_is_asked_before_a_key_is_printed(house: House) -> None:
 
 
 def test_the_material_goes_to_standard_output_and_nowhere_else(house: House) -> None:
-    with house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with house.serve_open() as service:
         done = house.kluis("key", "export", KEY, "--yes")
         log = service.log
     blob = done.out.strip()
@@ -117,8 +116,7 @@ def test_a_real_server_comes_to_the_new_version_by_two_restarts(tmp_path: Path) 
     """What ``kluis key retire --help`` says of a stock server, measured."""
     house = House(tmp_path / "house")
     token = house.apply()["tokens"]["bletchley"]
-    with house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with house.serve_open():
         seal = transit_seal(f"http://127.0.0.1:{house.port}", token, "bletchley", "homelab/")
         with Bao(tmp_path / "bao", seal) as bao:
             root = bao.init().root_token

@@ -15,6 +15,7 @@ from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING, KLUIS, Done, H
 
 STATIC = '\n[keyrings.homelab.keys.seal]\nkind = "static-seal"\n'
 SERVER = '\n[servers.bletchley]\naddresses = ["http://127.0.0.1:BAO"]\nunseal = "homelab/of-it"\n'
+SERVER_HEAD, SERVERS_HEAD = "[servers.bletchley]\naddresses", "[servers]\nbletchley.addresses"
 
 
 class Home:
@@ -66,8 +67,7 @@ def test_to_the_facade_with_a_snapshot_and_a_token_that_nobody_sees(home: Home) 
     folder = home.house.folder / "bletchley-seal"
     said = home.house.refuses("server", "migrate", "bletchley", "--to", "facade", "--yes")
     assert said["seen"] == "no facade is running"
-    with home.house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with home.house.serve_open():
         assert home.migrate().code == 1
         said = home.house.refuses("server", "migrate", "bletchley", "--to", "facade", "--yes")
         assert "BAO_TOKEN" in said["next"]
@@ -86,12 +86,14 @@ def test_to_the_facade_with_a_snapshot_and_a_token_that_nobody_sees(home: Home) 
 
         home.restart(folder / "1-migrate.hcl")
         with waiting(home) as process:
-            wait_until(lambda: stands(home) == ("prove", "moved"), "it has moved")
+            wait_until(lambda: stands(home) == ("prove", "moved"), "it has moved", 60)
             home.restart(folder / "2-after.hcl")
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=60)
             assert process.returncode == 0, err
         assert "moved from shamir to facade, proven" in out
-        assert 'write recovery = "homelab/of-it", not unseal' in " ".join(out.split())
+        assert "kluis.toml: unseal of [servers.bletchley] is recovery now" in err
+        assert 'recovery = "homelab/of-it"\n' in home.house.file.read_text()
+        assert "not unseal" not in out
         assert home.works()
         done = home.migrate("--to", "facade", "--output", "json")
         assert (done.code, done.json["place"]) == (0, "done")
@@ -142,8 +144,18 @@ def test_to_a_static_seal_that_kluis_run_hands_over(home: Home) -> None:
     with home.house.run(*by_kluis(home)) as service:
         service.wait_ready()
         home.bao.wait_active()
+        # as if the command had been killed when it was proven
+        proven = ask(home.house.control_path(), "server-migrate", {"server": "bletchley"})
+        assert (proven["place"], proven["rename"]) == ("done", {"old": "unseal", "new": "recovery"})
+        as_it_was = home.house.file.read_text()
+        home.house.edit((SERVER_HEAD, SERVERS_HEAD), ("\nunseal =", "\nbletchley.unseal ="))
+        done = home.migrate()
+        assert "kluis.toml was not changed: [servers.bletchley] can't be written" in done.err
+        assert 'in [servers.bletchley] write recovery = "homelab/of-it", not unseal' in done.out
+        home.house.configure(as_it_was)
         told = home.migrate("--output", "json")
-        assert (told.code, told.json["place"]) == (0, "done"), told
+        assert (told.code, told.json["place"], told.json["rename"]) == (0, "done", None), told
+        assert '\nrecovery = "homelab/of-it"\n' in home.house.file.read_text()
         assert home.works()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import signal
 import sys
@@ -17,10 +18,12 @@ from kluis.cli.main import app, guarded
 from kluis.cli.server import looking
 from kluis.cli.server.candidate import OWN_FILE_MARK
 from kluis.keyring.custody import MAX_INPUT_BYTES
+from kluis.servers.listener import named
 from kluis.servers.tls import certificates, pin_of, read_certificate
 from kluis.service import harden
 from tests.support.bao import Bao, Initialised, free_port
 from tests.support.house import ANCHORS, FACADE, KEYRING, Done, House, Terminal
+from tests.support.pretender import CLUSTER_ID, SEALED, UNSEALED, Pretender, always
 from tests.support.tls import Authority, Issued, self_signed
 
 HOSTS = ("localhost", "127.0.0.1")
@@ -82,6 +85,7 @@ def inside(
 ) -> Iterator[Inside]:
     """A command in this process, which is quicker: its exit code, and what it printed."""
     monkeypatch.chdir(house.folder)
+    monkeypatch.delenv("COLUMNS", raising=False)  # a worker of the test run may have it
     monkeypatch.setattr(harden, "harden", lambda: ())  # of this process, for all tests after it
 
     def run(*arguments: str, stdin: str = "") -> Done:
@@ -193,7 +197,7 @@ def test_what_a_program_gets_is_a_contract(house: House, vault: Vault, inside: I
     node = made["nodes"][vault.bao.address]
     assert sorted(node) == [
         *("certificate", "cluster_id", "cluster_name", "name_fits", "seal"),
-        *("storage", "trust", "version"),
+        *("storage", "trust", "user", "version"),
     ]
     assert (node["trust"], node["name_fits"]) == ("unknown-authority", True)
     assert (node["certificate"]["key"], node["certificate"]["subject"]) == (vault.pin, "CN=vault")
@@ -209,6 +213,31 @@ def test_what_a_program_gets_is_a_contract(house: House, vault: Vault, inside: I
     assert nodes[vault.bao.address]["condition"] == "sealed"
 
 
+def test_over_plain_http_the_user_who_listens_is_pinned(
+    house: House, inside: Inside, refuses: Refuses
+) -> None:
+    me = named(os.getuid())
+    with Pretender(always(SEALED)) as pretender:
+        house.edit(more=f'\n[servers.old-vault]\naddresses = "{pretender.address}"\n')
+        unproven = "nothing proves who listens there; kluis server add old-vault pins its user"
+        assert unproven in inside("server", "list").out
+        made = inside("server", "add", "old-vault", "--yes")
+        assert f"  user         {me.name} (uid {me.uid})\n" in made.out
+        assert "old-vault is declared, with its user, in kluis.toml" in made.out
+        assert unproven not in inside("server", "list").out
+        assert f"its user:         {me.name}\n" in inside("server", "show", "old-vault").out
+        assert inside("server", "add", "old-vault", *JSON).json["changed"] is False
+        house.edit((f'user = "{me.name}"', 'user = "stranger"'))
+        asked = inside("server", "add", "old-vault")
+        assert f"it was stranger, it is {me.name} (uid {me.uid})" in asked.err
+        assert f'user = "{me.name}"   (it was stranger)' in asked.out
+        assert 'user = "stranger"' in house.file.read_text()
+        made = inside("server", "add", "old-vault", "--yes", *JSON)
+    assert (made.json["written"], made.json["was"]) == ({"user": me.name}, {"user": "stranger"})
+    assert made.json["nodes"][pretender.address]["user"] == {"uid": me.uid, "name": me.name}
+    assert pretender.shares == []
+
+
 def test_a_name_is_a_node_for_each_of_its_addresses(
     house: House, vault: Vault, inside: Inside
 ) -> None:
@@ -217,6 +246,45 @@ def test_a_name_is_a_node_for_each_of_its_addresses(
     assert made["written"]["dns"] == f"localhost:{vault.bao.port}"
     assert made["nodes"][vault.bao.address]["trust"] == "unknown-authority"
     assert inside("server", "add", "by-name", *JSON).json["changed"] is False
+
+
+def test_what_is_found_by_a_name_has_to_have_that_name_in_its_certificate(
+    house: House, inside: Inside, refuses: Refuses, tmp_path: Path
+) -> None:
+    add, by_name = ("server", "add", "by-name"), self_signed(tmp_path, "by-name", "localhost")
+    with Pretender(always(SEALED), tls=by_name) as pretender:
+        at = f"localhost:{pretender.port}"
+        assert inside(*add, "--dns", at, "--yes").code == 0
+        nodes = inside("server", "list", *JSON).json["servers"]["by-name"]["nodes"]
+        assert nodes[pretender.address]["condition"] == "sealed"
+        said = refuses(*add, "--server-name", "vault.example")  # which wins over the name
+        assert "does not name vault.example" in said["seen"]
+    by_ip = self_signed(tmp_path, "by-ip", "127.0.0.1")
+    with Pretender(always(SEALED), tls=by_ip) as pretender:
+        at = f"localhost:{pretender.port}"
+        said = refuses("server", "add", "by-ip", "--dns", at)
+        assert "does not name localhost" in said["seen"]
+        assert inside("server", "add", "by-ip", "--address", pretender.address, "--yes").code == 0
+
+
+def test_a_key_with_the_shares_of_another_server_is_warned_of(house: House, inside: Inside) -> None:
+    key, others = "homelab/old-vault", "is where the shares of old-vault"
+    house.edit(
+        more='\n[servers.old-vault]\naddresses = "https://127.0.0.1:1"\n'
+        f'unseal = "{key}"\ncluster_id = "{CLUSTER_ID}"\n'
+    )
+    with Pretender(always(SEALED)) as sealed, Pretender(always(UNSEALED)) as unsealed:
+        third = ("server", "add", "third", "--address", unsealed.address, "--unseal", key)
+        assert others not in inside(*third, "--yes").err, "it told that it is of that cluster"
+        assert "same-shares" not in inside("explain").out
+        add = ("server", "add", "second", "--address", sealed.address)
+        for option in ("--unseal", "--recovery"):
+            asked = inside(*add, option, key)
+            assert (asked.code, "there is nobody to ask" in asked.err) == (1, True), asked
+            assert f"warning: {key} is where the shares of old-vault, third are kept" in asked.err
+        added = inside(*add, "--recovery", key, "--yes")
+        assert f"kluis key import {key} --shares - --recovery" in added.out
+        assert "same-shares: old-vault, second and third are declared" in inside("explain").out
 
 
 def test_an_authority_of_ones_own_is_not_taken_for_a_file_of_kluis(
@@ -418,8 +486,7 @@ def test_a_running_service_takes_a_new_server_unseals_it_and_tells_of_it(
         more='[wake.note]\nkind = "command"\ncommand = ["true"]\n'
         f'[servers.nobody]\naddresses = "https://127.0.0.1:{free_port()}"\n'
     )
-    with house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with house.serve_open() as service:
         house.json(*SHARES, stdin="\n".join(vault.made.shares))
         house.json("server", "hold", "nobody")
         where = ("--address", vault.bao.address, "--unseal", "homelab/old-vault", "--yes")

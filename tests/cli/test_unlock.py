@@ -22,7 +22,7 @@ def locked(tmp_path: Path) -> Iterator[tuple[House, list[str]]]:
     """A house that is served and was locked by hand, and its paper."""
     house = House(tmp_path / "house")
     shares = house.apply()["shares"]["family"]
-    with house.serve():
+    with house.serve_open():
         house.text("lock", "homelab")
         yield house, shares
 
@@ -186,16 +186,14 @@ def test_a_sighup_does_not_end_a_lock_by_hand_and_a_restart_does(tmp_path: Path)
         service.send(signal.SIGHUP)
         service.wait_logged('"event": "reloaded"')
         house.text("status", code=2)
-    with house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with house.serve_open() as service:
         house.text("status", code=0)
 
 
 def test_a_keyring_that_is_open_needs_no_share(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     house.apply()
-    with house.serve() as service:
-        service.wait_logged('"event": "opened"')
+    with house.serve_open():
         assert house.text("unlock", "homelab") == "homelab is open\n"
 
 

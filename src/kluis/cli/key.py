@@ -21,7 +21,8 @@ Key = Annotated[str, typer.Argument(help="KEYRING/KEY")]
 def list_(config: Config = None, output: Format = terminal.Output.TEXT) -> None:
     """Show every key.
 
-    Versions below the minimum were retired: they decrypt nothing.
+    Versions below the minimum were retired: they decrypt nothing. Of a server's shares it says how
+    many are kept, and how many are needed.
 
     Example: kluis key list
     """
@@ -30,12 +31,22 @@ def list_(config: Config = None, output: Format = terminal.Output.TEXT) -> None:
         terminal.data(found)
         return
     terminal.table(
-        ("key", "kind", "latest version", "minimum"),
-        (
-            [name, key["kind"], str(key["latest"]), str(key["minimum"])]
-            for name, key in found["keys"].items()
-        ),
+        ("key", "kind", "holds"),
+        ([name, key["kind"], _holds(key)] for name, key in found["keys"].items()),
     )
+
+
+def _holds(key: dict[str, Any]) -> str:
+    """The versions; of a server's shares, whose version means nothing to a person, the shares."""
+    if key["kind"] != "unseal-shares":
+        return f"version {key['latest']}, minimum {key['minimum']}"
+    kept = key["kept"]
+    if kept is None:
+        return "not known: locked, or damaged"
+    if not kept["shares"]:
+        return "nothing yet: an init is not over"
+    what = "recovery keys" if kept["purpose"] == "recovery" else "shares"
+    return f"{kept['shares']} {what}, {kept['threshold']} needed"
 
 
 @app.command()

@@ -46,8 +46,7 @@ def _show_servers(servers: dict[str, Any]) -> None:
     from kluis.cli.server.shown import summary
 
     terminal.line()
-    for name, server in servers.items():
-        terminal.line(summary(name, server))
+    terminal.folded(summary(name, server) for name, server in servers.items())
 
 
 def _expiry(client: str, days: int) -> str:

@@ -1,14 +1,23 @@
-"""All that kluis prints, and all that it asks a person. Nothing else writes to the terminal."""
+"""All that kluis prints, and all that it asks a person. Nothing else writes to the terminal.
+
+Sentences are folded to the width of the terminal that they go to, or to ``COLUMNS`` where that is
+set. In a pipe or a file each stays on one line.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, TextIO
 
 from kluis.errors import KluisError, UsageError
+
+_LABEL: Final = re.compile(r" *(?:error: |why:  |next: )")
+_UNFOLDED: Final = 1000
 
 
 class Output(StrEnum):
@@ -43,8 +52,8 @@ def line(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """One line beside the output: progress, a hint. On standard error."""
-    print(_printable(text), file=sys.stderr, flush=True)
+    """A line beside the output: progress, a hint. On standard error."""
+    print(_folded(_printable(text), sys.stderr), file=sys.stderr, flush=True)
 
 
 def _printable(text: str) -> str:
@@ -79,45 +88,55 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     shown = Table(*headings, box=box.SIMPLE, pad_edge=False, show_edge=False)
     for row in rows:
         shown.add_row(*row)
-    Console().print(shown)
+    Console(width=_columns(sys.stdout) or _UNFOLDED).print(shown)
 
 
 def entries(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
-    """A name, a word and some sentences each, in columns, folded to the terminal's width."""
-    import shutil
-    import textwrap
-
+    """A name, a word and some sentences each, in columns."""
     shown = list(rows)
     names = max((len(name) for name, _, _ in shown), default=0)
     words = max((len(word) for _, word, _ in shown), default=0)
     margin = " " * (2 + names + 2 + words + 2)
-    width = max(len(margin) + 24, shutil.get_terminal_size().columns)
     for name, word, sentences in shown:
         first = f"  {name:{names}}  {word:{words}}  "
         for number, sentence in enumerate(sentences):
-            before = margin if number else first
-            print(
-                textwrap.fill(
-                    sentence,
-                    width,
-                    initial_indent=before,
-                    subsequent_indent=margin,
-                    break_on_hyphens=False,  # a path is copied whole
-                    break_long_words=False,
-                )
-            )
+            print(_folded((margin if number else first) + sentence, sys.stdout, margin))
 
 
 def folded(lines: Iterable[str]) -> None:
-    """Sentences, folded to the terminal's width; what is indented stays indented."""
-    import shutil
+    """Sentences; what is indented stays indented."""
+    for text in lines:
+        print(_folded(text, sys.stdout))
+
+
+def _folded(text: str, stream: TextIO, margin: str = "") -> str:
+    """A sentence as a stream shows it. ``margin`` is before all lines but the first."""
+    columns = _columns(stream)
+    if columns is None or len(text) <= columns:
+        return text.rstrip()
     import textwrap
 
-    width = max(40, shutil.get_terminal_size().columns)
-    wrapper = textwrap.TextWrapper(width, break_on_hyphens=False, break_long_words=False)
-    for text in lines:
-        wrapper.subsequent_indent = " " * (len(text) - len(text.lstrip()) + 2)
-        print(wrapper.fill(text))
+    if not margin:
+        label = _LABEL.match(text)
+        margin = " " * (label.end() if label else len(text) - len(text.lstrip()) + 2)
+    return textwrap.fill(
+        text,
+        max(len(margin) + 24, columns),
+        subsequent_indent=margin,
+        break_on_hyphens=False,  # a path is copied whole
+        break_long_words=False,
+    )
+
+
+def _columns(stream: TextIO) -> int | None:
+    """How wide a stream is shown; None where nothing tells."""
+    said = os.environ.get("COLUMNS", "")
+    if re.fullmatch("[0-9]{1,5}", said) and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):  # no terminal, or no file at all
+        return None
 
 
 def interactive() -> bool:
@@ -138,7 +157,7 @@ def confirm(question: str) -> bool:
             "a change is confirmed by a person",
             "add --yes if you mean it",
         )
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(_folded(f"{question} [y/N]", sys.stderr), end=" ", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 

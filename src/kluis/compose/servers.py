@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 from kluis.addresses import split_address
 from kluis.configuration import ConfigurationFile
@@ -22,13 +23,28 @@ def _server(file: ConfigurationFile, name: str, said: ServerSettings) -> Server:
     return Server(
         name=name,
         discovery=_discovery(file, said),
-        tls=ServerTls(ca, said.pin, said.server_name),
+        tls=ServerTls(ca, said.pin, said.server_name or _name_of(said), said.user),
         identity=Identity(said.threshold, said.shares, said.cluster_id),
         unseal=_key_path(said.unseal),
         recovery=_key_path(said.recovery),
         on_seal=said.on_seal,
         wake=said.wake,
     )
+
+
+def _name_of(said: ServerSettings) -> str | None:
+    """The name that all nodes' certificates have to have, where they are found by it.
+
+    Their addresses come from a name server, which nothing proves; the name stands in kluis.toml.
+    """
+    if said.dns is None:
+        return None
+    host, _ = split_address(said.dns)
+    try:
+        ip_address(host)
+    except ValueError:
+        return host.rstrip(".")
+    return None
 
 
 def _key_path(path: str | None) -> KeyPath | None:

@@ -11,12 +11,14 @@ from kluis.engine import change
 from kluis.engine.clock import now
 from kluis.engine.guard import Guard
 from kluis.engine.opening import Opened
-from kluis.errors import ChangeRefused, UnknownKey, UsageError
+from kluis.errors import ChangeRefused, DocumentError, Locked, UnknownKey, UsageError
 from kluis.facade.usage import Usage
 from kluis.keyring import exchange, keys
 from kluis.keyring.exchange import Foreign
 from kluis.keyring.keys import Key, Version
 from kluis.keyring.strict import JSON
+from kluis.servers.declared import KeyPath
+from kluis.service import custody
 from kluis.service.bootstrap.given_record import GivenRecord
 from kluis.service.house import House, explain_error
 from kluis.service.journal import record, recorded
@@ -25,16 +27,34 @@ from kluis.service.retiring import weigh
 
 
 async def key_list(house: House, args: Args) -> dict[str, JSON]:
-    """Every key with its kind and versions."""
+    """Every key with its kind and versions; for shares of a server what is kept, if it is open."""
     found: dict[str, JSON] = {}
     for guard in house.guards.values():
+        shares = any(key.kind == "unseal-shares" for key in guard.document.keys.values())
+        if shares and not house.serving:
+            await guard.try_open()
         for name, key in guard.document.keys.items():
             found[f"{guard.name}/{name}"] = {
                 "kind": key.kind,
                 "latest": key.latest,
                 "minimum": key.minimum,
+                "kept": _kept(house, guard, name) if key.kind == "unseal-shares" else None,
             }
     return {"keys": found}
+
+
+def _kept(house: House, guard: Guard, name: str) -> JSON:
+    """What a key of shares has; None while its keyring is locked, or where it can't be read."""
+    try:
+        kept = custody.kept(house, KeyPath(guard.name, name))
+    except (Locked, DocumentError):
+        return None
+    return {
+        "purpose": kept.purpose,
+        "shares": len(kept.shares),
+        "threshold": kept.threshold,
+        "step": kept.step,
+    }
 
 
 async def key_rotate(house: House, args: Args) -> dict[str, JSON]:

@@ -181,6 +181,7 @@ def _as_declared(server: Server | None) -> dict[str, JSON]:
         "unseal": None if server.unseal is None else str(server.unseal),
         "recovery": None if server.recovery is None else str(server.recovery),
         "pin": server.tls.pin,
+        "user": server.tls.user,
         "cluster_id": server.identity.cluster_id,
         "threshold": server.identity.threshold,
         "shares": server.identity.shares,

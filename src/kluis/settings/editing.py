@@ -45,18 +45,41 @@ def with_server(text: str, name: str, fields: Mapping[str, Value]) -> str:
 
     Raises SettingsError.
     """
-    lines = re.findall(r"[^\n]*\n|[^\n]+", text)  # splitlines() knows more ends of lines than TOML
     wanted = _expected(text, name, fields)
     new = text
     if wanted is not None:
-        new = "".join(_edited(lines, name, fields, "\r\n" if "\r\n" in text else "\n"))
+        new = "".join(_edited(_lines(text), name, fields, "\r\n" if "\r\n" in text else "\n"))
     if wanted is None or _parsed(new) != wanted or not _is_writable(new):
-        raise SettingsError(
-            f"[servers.{name}] can't be written into kluis.toml",
-            "it stands there in a form that only its author should change",
-            f"write it yourself: {'; '.join(shown(fields))}",
-        )
+        raise _refusal(name, "; ".join(shown(fields)))
     return new
+
+
+def renamed(text: str, name: str, old: str, new: str) -> str:
+    """The text with a field of ``[servers.NAME]`` under another name, where it stands.
+
+    Raises SettingsError, also where there is no such field, or one of the new name already.
+    """
+    lines, wanted = _lines(text), _expected(text, name, {})
+    for one in _table(lines, name):
+        found = _ASSIGNMENT.fullmatch(one.text)
+        if found is not None and _plain(found[2]) == old:
+            line = lines[one.first]
+            lines[one.first] = line[: found.start(2)] + new + line[found.end(2) :]
+    after = "".join(lines)
+    server = {} if wanted is None else wanted["servers"][name]
+    if new not in server and old in server:
+        server[new] = server.pop(old)
+        if _parsed(after) == wanted:
+            return after
+    raise _refusal(name, f"{new} in place of {old}")
+
+
+def _refusal(name: str, words: str) -> SettingsError:
+    return SettingsError(
+        f"[servers.{name}] can't be written into kluis.toml",
+        "it stands there in a form that only its author should change",
+        f"write it yourself: {words}",
+    )
 
 
 def shown(fields: Mapping[str, Value]) -> tuple[str, ...]:
@@ -79,15 +102,9 @@ def _expected(text: str, name: str, fields: Mapping[str, Value]) -> dict[str, An
 def _edited(
     lines: Sequence[str], name: str, fields: Mapping[str, Value], end: str
 ) -> Sequence[str]:
-    statements = list(_statements(lines))
-    heads = [number for number, one in enumerate(statements) if _is_header(one, name)]
-    if not heads:
+    of_table = _table(lines, name)
+    if not of_table:
         return _appended(lines, name, fields, end)
-    of_table = [statements[heads[0]]]
-    for one in statements[heads[0] + 1 :]:
-        if one.text.lstrip(" \t").startswith("["):
-            break
-        of_table.append(one)
     new, last = list(lines), of_table[-1]
     missing = [field for field in fields if not _replace(new, of_table[1:], field, fields[field])]
     after = last.first + last.count
@@ -97,6 +114,21 @@ def _edited(
     added = shown({field: fields[field] for field in missing})
     new[after:after] = [indent + line + end for line in added]
     return new
+
+
+def _table(lines: Sequence[str], name: str) -> Sequence[Statement]:
+    """The header of ``[servers.NAME]`` and what follows it; empty where there is none."""
+    found: list[Statement] = []
+    for one in _statements(lines):
+        if found and one.text.lstrip(" \t").startswith("["):
+            break
+        if found or _is_header(one, name):
+            found.append(one)
+    return found
+
+
+def _lines(text: str) -> list[str]:
+    return re.findall(r"[^\n]*\n|[^\n]+", text)  # splitlines() knows more ends of lines than TOML
 
 
 def _appended(

@@ -11,9 +11,9 @@ import typer
 
 from kluis.cli import terminal
 from kluis.cli.options import Config, Format
-from kluis.cli.server import candidate, found
+from kluis.cli.server import candidate, declaring, found
 from kluis.cli.session import Session
-from kluis.errors import ChangeRefused, KluisError, NotRunning
+from kluis.errors import ChangeRefused, KluisError
 
 if TYPE_CHECKING:
     from kluis.configuration import ConfigurationFile
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kluis.settings.servers import ServerSettings
 
 Found = Mapping[str, "Look | KluisError"]
-_ASKED = ("addresses", "dns", "server_name", "ca", "unseal")
-_FOUND = ("pin", "cluster_id", "threshold", "shares")
+_ASKED = ("addresses", "dns", "server_name", "ca", "unseal", "recovery")
+_FOUND = ("pin", "user", "cluster_id", "threshold", "shares")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,10 @@ def add(  # noqa: PLR0913, PLR0917 - one for each option
         str | None,
         typer.Option("--unseal", metavar="KEYRING/KEY", help="Where its shares are kept."),
     ] = None,
+    recovery: Annotated[
+        str | None,
+        typer.Option("--recovery", metavar="KEYRING/KEY", help="Where its recovery keys are kept."),
+    ] = None,
     pin_ca: Annotated[
         bool, typer.Option("--pin-ca", help="Pin the authority of --ca, not the server's own key.")
     ] = False,
@@ -88,7 +92,7 @@ def add(  # noqa: PLR0913, PLR0917 - one for each option
     Example: kluis server add old-vault --address https://vault.example:8200 --ca ca.crt
     """
     session = Session(config)
-    asked = candidate.Options(tuple(address or ()), dns, ca, server_name, unseal)
+    asked = candidate.Options(tuple(address or ()), dns, ca, server_name, unseal, recovery)
     declared, server = candidate.declared(session.file, name, asked)
     seen = _looked(server)
     task = _task(session.file, name, declared, server, seen, pin_ca)
@@ -97,11 +101,12 @@ def add(  # noqa: PLR0913, PLR0917 - one for each option
     if task.changes:
         _confirm(task, yes)
         _write(task)
-    reloaded = task.changes and _reload(session)
+    reloaded = task.changes and declaring.reload(session)
     if terminal.as_json():
         terminal.data(_data(task, reloaded))
     elif task.changes:
-        how = "pinned" if task.choice.pin else "declared, without a key to pin,"
+        user, pin = task.choice.user, task.choice.pin
+        how = "pinned" if pin else "declared, with its user," if user is not None else "declared"
         terminal.line(f"{name} is {how} in {task.file.path.name}")
         _hint(task, reloaded)
 
@@ -131,7 +136,9 @@ def _task(
 
     own = candidate.has_own_file(file, name, said)
     choice = pinning.choose(server, seen, own_file=own, pin_authority=pin_ca)
-    for words in found.warnings(server, choice, seen):
+    new = said.model_copy(update={"cluster_id": choice.cluster_id or said.cluster_id})
+    all_of_them = {**file.settings.servers, name: new}
+    for words in (*found.warnings(server, choice, seen), *found.contested(all_of_them, name)):
         terminal.note(words)
     will = {field: getattr(said, field) for field in _ASKED}
     will |= {field: getattr(choice, field) for field in _FOUND}
@@ -140,7 +147,7 @@ def _task(
     fields = {
         field: value if isinstance(value, tuple | int) else str(value)
         for field, value in will.items()
-        if value and (old is None or str(value) != str(getattr(old, field)))
+        if value not in (None, ()) and (old is None or str(value) != str(getattr(old, field)))
     }
     return _Task(name, file, old, server, seen, choice, fields)
 
@@ -183,7 +190,9 @@ def _write(task: _Task) -> None:
 
     text = editing.with_server(task.file.text, task.name, task.fields)
     configuration.parse(task.file.path, text)
-    pinned = replace(task.server.tls, pin=task.choice.pin or task.server.tls.pin)
+    old, user = task.server.tls, task.choice.user
+    user = old.user if user is None else user
+    pinned = replace(old, pin=task.choice.pin or old.pin, user=user)
     seen = [address for address, one in task.found.items() if not isinstance(one, KluisError)]
     if not task.choice.certificates:
         asyncio.run(looking.prove(pinned, seen))
@@ -210,20 +219,6 @@ def _refuse_foreign(task: _Task) -> None:
         )
 
 
-def _reload(session: Session) -> bool:
-    """Whether a running service took the new configuration."""
-    if not session.file.settings.keyrings:  # then none can run
-        return False
-    try:
-        session.call_service("reload")
-    except NotRunning:
-        return False
-    except KluisError as error:
-        terminal.note(f"the running service did not take it: {error.seen}")
-        return False
-    return True
-
-
 def _hint(task: _Task, reloaded: bool) -> None:
     if reloaded:
         terminal.line("the running service took it")
@@ -235,9 +230,12 @@ def _hint(task: _Task, reloaded: bool) -> None:
         terminal.line(
             "it is sealed and does not tell its cluster id: run this again once it is open"
         )
-    unseal = task.server.unseal
+    unseal, recovery = task.server.unseal, task.server.recovery
     if unseal is not None:
         terminal.line(f"its shares, if they are not kept yet: kluis key import {unseal} --shares -")
+    if recovery is not None:
+        command = f"kluis key import {recovery} --shares - --recovery"
+        terminal.line(f"its recovery keys, if they are not kept yet: {command}")
 
 
 def _data(task: _Task, reloaded: bool) -> dict[str, Any]:

@@ -127,11 +127,14 @@ def _plan(found: Mapping[str, Any], wish: Wish) -> list[str]:
     what = "shares" if found["from"] == "shamir" else "recovery keys"
     seal = f"{found['seal']} ({found['key']})" if found["key"] else found["seal"]
     backup = "no snapshot" if wish.no_snapshot else "a snapshot first"
+    was, now = ("unseal", "recovery") if found["from"] == "shamir" else ("recovery", "unseal")
+    renamed = "shamir" in (found["from"], found["seal"])
     return [
         f"{found['server']}: from seal {found['from']} to {seal}; {backup}.",
         f"  You restart {'its ' + str(nodes) + ' nodes' if nodes > 1 else 'it'} twice, with stanzas"
         f" in {wish.folder}; kluis gives it {found['threshold']} {what} in between.",
-        "  Until the second restart has proven it, --back goes back.",
+        "  Until the second restart has proven it, --back goes back."
+        + (f" Then {was} in kluis.toml becomes {now}." if renamed else ""),
     ]
 
 

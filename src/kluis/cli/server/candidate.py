@@ -27,6 +27,7 @@ class Options:
     ca: Path | None
     server_name: str | None
     unseal: str | None
+    recovery: str | None
 
 
 def declared(file: ConfigurationFile, name: str, asked: Options) -> tuple[ServerSettings, Server]:
@@ -68,6 +69,7 @@ def _asked(
         "server_name": asked.server_name,
         "ca": None if asked.ca is None else _as_written(file, asked.ca),
         "unseal": asked.unseal,
+        "recovery": asked.recovery,
     }
     for field, value in wanted.items():
         if value is not None and (old is None or value != text(getattr(old, field))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kluis.addresses import is_plain_loopback
 from kluis.cli import terminal
 from kluis.errors import KluisError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from kluis.servers.looking import Look
     from kluis.servers.pinning import Choice
     from kluis.servers.tls import Certificate
+    from kluis.settings.servers import ServerSettings
 
 _TRUST = {
     "plain-http": "none: plain http",
@@ -34,6 +36,8 @@ def show(server: Server, found: Mapping[str, Look | KluisError]) -> None:
             continue
         if seen.certificate is not None:
             _show_certificate(server, seen, seen.certificate)
+        elif is_plain_loopback(address):
+            terminal.line(f"  user         {_listener(seen)}")
         _show_status(seen.status)
 
 
@@ -50,6 +54,16 @@ def _show_certificate(server: Server, seen: Look, certificate: Certificate) -> N
         terminal.line(f"  FINGERPRINT  SHA-256 {certificate.fingerprint}")
         terminal.line("  compare it with what the server's own file says, on the server itself:")
         terminal.line("    openssl x509 -in CERTIFICATE.pem -noout -fingerprint -sha256")
+
+
+def _listener(seen: Look) -> str:
+    """Who listens, over plain http within this machine."""
+    from kluis.servers import listener
+
+    if seen.user is None:
+        return "not known: nothing proves who listens there"
+    proves = "" if seen.user.uid != listener.NOBODY else ": that proves nothing"
+    return listener.shown(seen.user) + proves
 
 
 def _show_status(status: SealStatus) -> None:
@@ -77,6 +91,11 @@ def warnings(
     if old is not None and choice.pin not in (None, old) and not all(_has(s, old) for s in looks):
         yield f"warning: its key is another one than the pinned: it was {old}, it is {choice.pin}"
         yield "  if nobody renewed it, somebody may stand between here and the server: say no"
+    for seen in looks:
+        if server.tls.user is not None and seen.user and server.tls.user not in seen.user:
+            was, now = server.tls.user, _listener(seen)
+            yield f"warning: another user listens than declared: it was {was}, it is {now}"
+            yield "  if nobody changed that, another process has taken the server's port: say no"
     known = server.identity
     if known.cluster_id is not None and choice.cluster_id not in (None, known.cluster_id):
         yield (
@@ -92,6 +111,17 @@ def warnings(
     away = [address for address, seen in found.items() if isinstance(seen, KluisError)]
     if away:
         yield f"warning: not seen: {', '.join(away)}; a node with another key will be refused"
+
+
+def contested(servers: Mapping[str, ServerSettings], name: str) -> Iterator[str]:
+    """That others have the shares of a server, too, unless that is known as one cluster."""
+    from kluis.settings import servers as settings
+
+    for key, names in settings.contested(servers).items():
+        if name in names:
+            others = ", ".join(other for other in names if other != name)
+            yield f"warning: {key} is where the shares of {others} are kept"
+            yield "  two clusters never have the same shares: say no unless they are one cluster"
 
 
 def _has(seen: Look, pin: str) -> bool:
@@ -114,6 +144,7 @@ def _node(seen: Look | KluisError) -> dict[str, Any]:
         "trust": seen.trust.value,
         "name_fits": seen.name_fits,
         "certificate": None if seen.certificate is None else _certificate(seen.certificate),
+        "user": None if seen.user is None else seen.user._asdict(),
         "seal": {
             "type": status.seal_type,
             "initialized": status.initialized,

@@ -42,32 +42,22 @@ def show(name: Name, config: Config = None, output: Format = terminal.Output.TEX
 
     Example: kluis server show old-vault
     """
-    found = Session(config).call("server-list", server=name)
+    session = Session(config)
+    found = session.call("server-list", server=name)
     if terminal.as_json():
         terminal.data(found)
     else:
         shown.servers(found["servers"], watched=found["watched"])
-        _show_declared(found["servers"][name])
+        hooks = session.file.settings.wake
+        kinds = {hook: said.kind for hook, said in hooks.items()}
+        terminal.line()
+        terminal.folded(shown.declared(found["servers"][name], kinds))
     _exit(found)
 
 
 def _exit(found: dict[str, Any]) -> None:
     if any(server["condition"] != "unsealed" for server in found["servers"].values()):
         raise typer.Exit(EXIT_SEALED)
-
-
-def _show_declared(server: dict[str, Any]) -> None:
-    terminal.line()
-    needs = f"{server['threshold']} of {server['shares']}" if server["threshold"] else "not known"
-    by_hand = "it is let be" if server["on_seal"] == "hold" else "it is unsealed all the same"
-    terminal.line(f"shares from:      {server['unseal'] or 'nowhere: it is only watched'}")
-    if server["recovery"]:
-        terminal.line(f"recovery keys in: {server['recovery']}")
-    terminal.line(f"shares needed:    {needs}")
-    terminal.line(f"pinned key:       {server['pin'] or 'none'}")
-    terminal.line(f"cluster id:       {server['cluster_id'] or 'not known yet'}")
-    terminal.line(f"if sealed by hand: {by_hand}")
-    terminal.line(f"wakes:            {', '.join(server['wake']) or 'nothing'}")
 
 
 def hold(

@@ -10,7 +10,7 @@ import typer
 
 from kluis.cli import terminal
 from kluis.cli.options import Config, Format
-from kluis.cli.server import moved, tokens
+from kluis.cli.server import declaring, moved, tokens
 from kluis.cli.server.beginning import Wish, begin
 from kluis.cli.server.tokens import TokenOnInput
 from kluis.cli.session import Session
@@ -140,7 +140,15 @@ def _go_on(session: Session, name: str, *, wait: bool, token: str, restarted: bo
         known = told["state"]
         while not told["ended"] and told["state"] == known:
             told = session.call("server-migrate", **asked, wait_s=WAIT_S, known=known)
-    _finish(told)
+    _finish(_declared(session, told))
+
+
+def _declared(session: Session, told: dict[str, Any]) -> dict[str, Any]:
+    """Have kluis.toml name the shares as what they are now, where it can be edited."""
+    if (rename := told["rename"]) and declaring.rename(session, told["server"], **rename):
+        fresh = session.call("server-migration", server=told["server"])
+        return {**told, "notes": fresh["notes"], "rename": fresh["rename"]}
+    return told
 
 
 def _finish(told: Mapping[str, Any]) -> None:

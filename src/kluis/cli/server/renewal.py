@@ -8,6 +8,7 @@ import typer
 
 from kluis.cli import terminal
 from kluis.cli.options import Config, Format
+from kluis.cli.server import declaring
 from kluis.cli.server.ceremony import Name, Shares, Threshold, Yes
 from kluis.cli.server.tokens import TokenOnInput, token
 from kluis.cli.session import Session
@@ -80,6 +81,9 @@ def rekey(
             "nothing was done", "you did not say yes", "run it again and say y, or add --yes"
         )
     found = session.call("server-rekey", **asked)
+    now = {field: found[field] for field in ("threshold", "shares")}
+    if found["declared_otherwise"] and declaring.set_numbers(session, name, now):
+        found["declared_otherwise"] = False
     if terminal.as_json():
         terminal.data(found)
         return
@@ -98,18 +102,19 @@ def rotate(
     config: Config = None,
     output: Format = terminal.Output.TEXT,
     token_stdin: TokenOnInput = False,
+    cancel_other: CancelOther = False,
 ) -> None:
     """Give a server a new key for what it writes from now on (sys/rotate).
 
     Takes the token that is given (--token-stdin; else BAO_TOKEN or VAULT_TOKEN, if BAO_ADDR or
     VAULT_ADDR names this server or is not set), else the root token that is kept; else it makes
-    one out of the shares, and revokes it afterwards.
+    one out of the shares, and revokes it afterwards. A newer OpenBao makes none for shares alone.
 
     Example: kluis server rotate old-vault
     """
     session = Session(config)
     given = token(session, name, on_input=token_stdin)
-    found = session.call("server-rotate", server=name, token=given)
+    found = session.call("server-rotate", server=name, token=given, cancel_other=cancel_other)
     if terminal.as_json():
         terminal.data(found)
         return

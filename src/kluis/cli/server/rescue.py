@@ -37,9 +37,8 @@ def keep(session: Session, name: str, answer: dict[str, Any], *, show_secrets: b
 
 
 def _tell(why: dict[str, str]) -> None:
-    terminal.note(f"error: {why['seen']}")
-    terminal.note("  why:  the server is initialised, and its shares are only in memory so far")
-    terminal.note(f"  next: {why['next']}")
+    means = "the server is initialised, and its shares are only in memory so far"
+    terminal.error_beside(InitLost(why["seen"], means, why["next"]))
 
 
 def _ask(session: Session, name: str, material: str, why: dict[str, str]) -> None:

@@ -38,18 +38,18 @@ def _put_on_record(at: Holding, event: str) -> None:
 async def _generated(at: Holding, given: str, cancel_other: bool) -> str:
     with signals_wait(serving=at.house.serving) as came:
         async with Uninterrupted() as whole:
-            token = await whole.apart(_generating(at, given, cancel_other))
+            token = await whole.apart(_generating(at, roads.GENERATE_ROOT, given, cancel_other))
             if whole.cancelled or came:  # nobody is there any more who would see it
                 await whole.apart(_revoking(at, token))
     return token
 
 
 def _generating(
-    at: Holding, given: str, cancel_other: bool
+    at: Holding, work: roads.Work, given: str, cancel_other: bool
 ) -> Callable[[], Coroutine[Any, Any, str]]:
     async def generate() -> str:
         async with at.client() as client:
-            road = await roads.find(client, roads.GENERATE_ROOT, given or at.kept.root_token)
+            road = await roads.find(client, work, given or at.kept.root_token)
             shares = at.kept.present
             try:
                 return await roots.generate(client, road, shares, cancel_other=cancel_other)
@@ -79,7 +79,7 @@ async def server_rotate(house: House, args: Args) -> dict[str, JSON]:
         given, kept = text(args, "token"), at.kept.root_token
         _put_on_record(at, _ROTATE_EVENT)
         if not (given or kept):
-            at = await _with_token(at)
+            at = await _with_token(at, args.get("cancel_other") is True)
         term = await _rotated(at, given or at.kept.root_token)
         await _without_leftover(at)
     whose = "given" if given else "kept" if kept else "made"
@@ -94,11 +94,11 @@ async def _without_leftover(at: Holding) -> Holding:
     return await at.write(replace(at.kept, step="", root_token=""), _ROTATE_EVENT)
 
 
-async def _with_token(at: Holding) -> Holding:
+async def _with_token(at: Holding, cancel_other: bool) -> Holding:
     """A root token for this one work, kept before it is used."""
     with signals_wait(serving=at.house.serving):
         async with Uninterrupted() as whole:
-            token = await whole.apart(_generating(at, "", False))
+            token = await whole.apart(_generating(at, roads.ROTATE, "", cancel_other))
             kept = replace(at.kept, step="rotating", root_token=token)
             try:
                 return await whole.here(lambda: at.write(kept, _ROTATE_EVENT))

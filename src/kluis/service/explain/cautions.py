@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kluis.keyring import trust
@@ -130,6 +130,18 @@ def _cold_start(keyring: str, cold: ColdStart) -> Iterator[Caution]:
             "add an anchor that needs none of these servers, or have the people ready",
             anchors,
         )
+
+
+def same_shares(keyring: str, contested: Mapping[str, Names]) -> Iterator[Caution]:
+    """A key of the keyring from which several servers are to get shares."""
+    for key, servers in contested.items():
+        if key.partition("/")[0] == keyring:
+            yield Caution(
+                "same-shares",
+                f"{joined(servers)} are declared with the same shares, {key}",
+                "two clusters never have the same: one would be shown the shares of the other",
+                "name another key for one of them; if they are one cluster, write its cluster_id",
+            )
 
 
 def chain(circle: Circle) -> str:

@@ -14,10 +14,11 @@ from kluis.keyring.strict import JSON
 from kluis.keyring.trust import Trust
 from kluis.keyring.words import People
 from kluis.service.explain import supplies
-from kluis.service.explain.cautions import Caution, cautions, chain
+from kluis.service.explain.cautions import Caution, cautions, chain, same_shares
 from kluis.service.explain.supplies import Home
 from kluis.settings.anchors import AnchorSettings
 from kluis.settings.root import Configuration
+from kluis.settings.servers import contested
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def explain(homes: Sequence[Home], keyring: str) -> Explained:
     places = domains.places(rule, found, domains_of(settings), people)
     cold = circles.cold_start(supplies.graph_of(homes), KeyringId(homes[0].name, keyring))
     warned = cautions(keyring, rule, found, people, places, cold)
+    warned += tuple(same_shares(keyring, contested(settings.servers)))
     return Explained(keyring, rule, people, found, places, cold, warned)
 
 

@@ -46,7 +46,7 @@ def shown(house: House, view: View) -> dict[str, JSON]:
         "proven": one.progress.proven or None,
         "nodes": nodes,
         "next": None if ended else _next(view, found),
-        "notes": [*_notes(house, one)] if ended and not one.restore else [],
+        **(_after(house, one) if ended and not one.restore else {"notes": [], "rename": None}),
         "state": _state(view, found),
     }
 
@@ -79,12 +79,17 @@ def _next(view: View, found: dict[str, Stand]) -> JSON:
     }
 
 
-def _notes(house: House, one: Migration) -> list[str]:
+def _after(house: House, one: Migration) -> dict[str, JSON]:
+    """What a person should see to, and what kluis.toml is to say, when it is over."""
     server = house.blueprint.servers.get(one.server)
     unseal = recovery = ""
     if server is not None:
         unseal, recovery = str(server.unseal or ""), str(server.recovery or "")
-    return words.notes(one, unseal, recovery)
+    names = words.misnamed(one, unseal, recovery)
+    return {
+        "notes": [*words.notes(one, unseal, recovery)],
+        "rename": None if names is None else {"old": names[0], "new": names[1]},
+    }
 
 
 def _state(view: View, found: dict[str, Stand]) -> str:
