@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kluis.servers.watch.attempts import Attempts, Outcome
 
 WORKING, REFUSED = Outcome.WORKING, Outcome.REFUSED
-DISTURBED, FAILED = Outcome.DISTURBED, Outcome.FAILED
+DISTURBED, FAILED, BROKEN = Outcome.DISTURBED, Outcome.FAILED, Outcome.BROKEN
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,8 @@ DISTURBED, FAILED = Outcome.DISTURBED, Outcome.FAILED
         ([WORKING] * 9, 240.0, True),
         ([FAILED, FAILED, WORKING], 30.0, False),
         ([WORKING, FAILED], 60.0, True),  # an error while it is at work on them
+        ([WORKING, BROKEN], 1.0, False),  # it may be over
+        ([BROKEN] * 4, 4.0, True),
         ([REFUSED], 30.0, True),
         ([REFUSED] * 2, 60.0, True),
         ([DISTURBED], 0.5, False),
@@ -42,7 +44,7 @@ def test_the_pause_grows(outcomes: list[Outcome], pause_s: float, alarming: bool
     assert attempts.alarming is alarming
 
 
-@pytest.mark.parametrize("outcome", [WORKING, REFUSED, DISTURBED, FAILED])
+@pytest.mark.parametrize("outcome", [WORKING, REFUSED, DISTURBED, FAILED, BROKEN])
 def test_a_restart_ends_the_rest_and_a_person_does(outcome: Outcome) -> None:
     once = Attempts().after(outcome, 100.0)
     assert not once.restarted().rests(100.0)
@@ -59,8 +61,18 @@ def test_after_a_restart_an_error_is_one_again() -> None:
     assert attempts.outcome is FAILED
 
 
+def test_a_server_that_ends_at_each_unseal_is_told_at_last() -> None:
+    attempts = Attempts()
+    for _ in range(4):
+        assert not attempts.alarming
+        attempts = attempts.after(BROKEN, 100.0).restarted()
+    assert attempts.alarming
+
+
 @given(
-    st.lists(st.sampled_from([WORKING, REFUSED, DISTURBED, FAILED, "restart"]), max_size=60),
+    st.lists(
+        st.sampled_from([WORKING, REFUSED, DISTURBED, FAILED, BROKEN, "restart"]), max_size=60
+    ),
     st.floats(0.0, 0.2),
 )
 def test_whatever_happens_attempts_stay_rare(steps: list[Outcome | str], look_s: float) -> None:

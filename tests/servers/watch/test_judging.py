@@ -100,6 +100,10 @@ UNSEALED = {"sealed": False, "cluster_id": ID}
         (case(UNSEALED, {"way": Way.UNPINNED, "pushes": False}), "unsealed", None, False),
         (case(UNSEALED, past=Past(leaderless_since_s=81.0)), "unsealed", None, False),
         (case(UNSEALED, past=Past(leaderless_since_s=80.0)), "unsealed", "no-leader", False),
+        (
+            case(UNSEALED, {"way": Way.UNPINNED}, past=Past(leaderless_since_s=80.0)),
+            *("unsealed", "no-leader", False),  # the nearer trouble
+        ),
     ],
 )
 def test_a_verdict(judged: Case, condition: str, alarm: str | None, push: bool) -> None:
@@ -194,6 +198,8 @@ def test_a_standby_is_without_a_leader_from_the_first_answer_that_says_so() -> N
     assert past.leaderless_since_s == 2.0
     for other in (unsealed(), SEALED_ANSWER):
         assert past.looked(other, RULES, 4.0).leaderless_since_s is None
+    assert past.disconnected(restarted=False).leaderless_since_s == 2.0
+    assert past.disconnected(restarted=True).leaderless_since_s is None
 
 
 @pytest.mark.parametrize(

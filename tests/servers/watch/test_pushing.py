@@ -139,7 +139,7 @@ class Fails(Seal):
     [
         (ServerAnswered("x", status=400), Outcome.REFUSED),
         (ServerAnswered("x", status=503), Outcome.FAILED),
-        (ServerUnreachable("x"), Outcome.FAILED),
+        (ServerUnreachable("x"), Outcome.BROKEN),
         (ServerHung("x"), Outcome.WORKING),
         (ServerError("x"), Outcome.FAILED),
     ],
@@ -151,6 +151,17 @@ def test_an_attempt_ends_at_the_first_failure(
     seal = Fails()
     seal.error, seal.at = error, at
     assert attempt(seal) == (outcome, RIGHT[:at])
+
+
+class Closes(Seal):
+    """Ends the connection before it tells its state."""
+
+    async def seal_status(self) -> SealStatus:
+        raise ServerUnreachable("x")
+
+
+def test_a_connection_that_ends_before_the_first_share_counts_as_an_attempt() -> None:
+    assert attempt(Closes()) == (Outcome.BROKEN, [])
 
 
 def test_nothing_is_sent_to_a_node_that_does_not_fit_any_longer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from kluis.servers.declared import Identity, KeyPath, Server
 from kluis.servers.watch.states import Alarm, Condition, ServerView
 from tests.servers.watch.scene import SHARES, Scene, scene, server, until
 from tests.support.bao import free_port
-from tests.support.pretender import CLUSTER_ID, SEALED, UNSEALED, Pretender, always
+from tests.support.pretender import CLUSTER_ID, SEALED, UNSEALED, Pretender, always, answer
 
 CUSTODY = Custody("unseal", 3, SHARES)
 
@@ -179,3 +180,21 @@ def test_a_server_that_is_away_does_not_hold_up_one_pass() -> None:
     views = asyncio.run(one.watcher.once(30))
     assert [node.condition for node in views["vault"].nodes.values()] == [Condition.UNREACHABLE]
     assert views["vault"].down_since_s is not None
+
+
+def test_one_that_ends_each_connection_is_told_of_and_not_asked_all_the_time() -> None:
+    """A proxy that keeps no connection, say: no share can go over the one that was judged."""
+    closing = answer(SEALED, headers="Connection: close\r\n")
+    with Pretender(lambda method, path, body: closing) as pretender:
+
+        async def play() -> float:
+            one, began_s = scene(server([pretender.address]), CUSTODY), time.monotonic()
+            async with one.watching():
+                await one.becomes(Condition.UNSEALING, Alarm.SHARES)
+            return time.monotonic() - began_s
+
+        took_s = asyncio.run(play())
+        assert not pretender.shares
+        assert (
+            len(pretender.asked) < 10 + 5 * took_s
+        )  # once, and once more for an attempt, a second

@@ -21,7 +21,8 @@ class Outcome(Enum):
     WORKING = auto()  # it took enough shares, or did not answer in time: it may still be at it
     REFUSED = auto()  # and every share was ours
     DISTURBED = auto()  # others entered shares meanwhile, or reset what was entered
-    FAILED = auto()  # an error, or the connection ended
+    FAILED = auto()  # it answered with an error
+    BROKEN = auto()  # the connection ended
     STOPPED = auto()  # before the first share: it, or its hold, is not as it was
 
 
@@ -39,6 +40,7 @@ _PATIENCE: Final = {
     Outcome.REFUSED: _Patience(30.0, 60.0, 1),
     Outcome.DISTURBED: _Patience(0.5, 30.0, 5),
     Outcome.FAILED: _Patience(0.5, 60.0, 4),
+    Outcome.BROKEN: _Patience(0.5, 60.0, 4),
 }
 _AFTER_RESTART_S: Final = 5.0
 """A server that ends its connections is given shares at most this often, once it failed often."""
@@ -48,7 +50,8 @@ _AFTER_RESTART_S: Final = 5.0
 class Attempts:
     """Attempts since the node was unsealed last. Times are of one clock, in seconds.
 
-    ``alike`` counts the last ones that ended alike, since the server was started.
+    ``alike`` counts the last ones that ended alike, since the server was started; those that broke
+    off count on, for each may be an end of the server.
     """
 
     count: int = 0
@@ -75,7 +78,8 @@ class Attempts:
     def restarted(self) -> Attempts:
         """The server was started anew: what it made of earlier shares is void."""
         pause_s = 0.0 if self.count < 2 else min(_AFTER_RESTART_S, 2.0 ** min(self.count - 2, 16))
-        return replace(self, alike=0, next_s=min(self.next_s, self.last_s + pause_s))
+        alike = self.alike if self.outcome is Outcome.BROKEN else 0
+        return replace(self, alike=alike, next_s=min(self.next_s, self.last_s + pause_s))
 
     def woken(self) -> Attempts:
         """A person changed something: the next attempt may be now."""

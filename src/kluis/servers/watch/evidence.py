@@ -88,7 +88,8 @@ class Past:
         """The connection is gone; ``restarted``: because the server's process ended."""
         past = replace(self, unsealed_here=False)
         if restarted:
-            past = replace(past, by_hand=False, attempts=self.attempts.restarted())
+            attempts = self.attempts.restarted()
+            past = replace(past, by_hand=False, leaderless_since_s=None, attempts=attempts)
         return past
 
     def lasting(self) -> Past:

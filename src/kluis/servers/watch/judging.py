@@ -66,11 +66,13 @@ def failed(error: KluisError) -> Verdict:
 def _unsealed(case: Case) -> Verdict:
     if case.past.foreign:
         return _other_cluster(case)
+    if (nobody := _leaderless(case)) is not None:
+        return nobody
     judged = case.rules.pushes and not case.held  # one that is moved to another seal is held
     early = _unverified(case) or _other_seal(case) if judged else None
     if early is not None:  # a person rather learns of it now than when the server is sealed
         return replace(early, condition=Condition.UNSEALED, active=case.answer.active)
-    return _leaderless(case) or Verdict(Condition.UNSEALED, active=case.answer.active)
+    return Verdict(Condition.UNSEALED, active=case.answer.active)
 
 
 def _leaderless(case: Case) -> Verdict | None:
@@ -206,7 +208,8 @@ def _other_seal(case: Case) -> Verdict | None:
     ):
         seen = f"{case.rules.address} wants {status.threshold} of {status.shares} shares"
         wanted = f"{identity.threshold or 'any'} of {identity.shares or 'any'}"
-        means = f"declared are {wanted}: it is another server, or its keys were changed"
+        means = f"declared are {wanted}: it is another server, or its shares were renewed"
+        next_step = f"if its shares were renewed: kluis server add {case.rules.server}"
     else:
         return None
     return Verdict(Condition.WRONG, Alarm.SEAL, seen, means, next_step)
@@ -268,8 +271,13 @@ _ENDED: Final = {
     ),
     Outcome.FAILED: (
         "failed while shares were entered",
-        "it ended the connection, or answered with an error",
+        "it answered with an error",
         "look at its log, and at its disk",
+    ),
+    Outcome.BROKEN: (
+        "ended the connection over which shares are entered",
+        "it ended at it, or a proxy before it ends each connection",
+        "look at its log, and name the node itself in kluis.toml",
     ),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,15 +10,11 @@ from yarl import URL
 
 from kluis.anchors.names import addresses
 from kluis.errors import AnchorError, UsageError
+from kluis.servers.listener import OWN_FAULTS
 
 KNOCK_S: Final = 0.5
 NAME_S: Final = 3.0
 MOST_PLACES: Final = 4  # of one name that has several addresses
-
-# These say something of this process or machine, and nothing of the server.
-_OWN_FAULTS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +46,7 @@ async def knock(address: str) -> Knock:
         except ConnectionRefusedError:
             refusals += 1
         except OSError as error:  # TimeoutError is one
-            if error.errno in _OWN_FAULTS:
+            if error.errno in OWN_FAULTS:
                 raise
         else:
             return Knock(place)

@@ -183,7 +183,7 @@ class Node:
         if not sets:
             return fitting.unfit(custody, case)
         self._publish(judging.judge(case), answer)
-        outcome = Outcome.FAILED
+        outcome = Outcome.BROKEN
         try:
             for shares in sets:
                 outcome = await self._attempt(line, shares)
@@ -191,7 +191,7 @@ class Node:
                     break
         finally:  # also after a fault of kluis: it must not send shares again and again
             self._past = replace(self._past, attempts=self._past.attempts.after(outcome, _now_s()))
-        if line.lost and outcome in (Outcome.WORKING, Outcome.FAILED):
+        if line.lost and outcome in (Outcome.WORKING, Outcome.BROKEN):
             await self._drop(restarted=False)  # by our own deadline, as far as is known
         self._at_once = outcome is Outcome.UNSEALED
         return judging.judge(self._case(answer))

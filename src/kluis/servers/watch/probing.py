@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 3.0
 UNSEAL_TIMEOUT_S: Final = 20.0  # at the threshold a server reads its storage, or joins its cluster
-ENDED_S: Final = 0.2  # until an end is told: who ends every connection is not asked all the time
+ENDED_S: Final = 0.2  # until an end is told
+YOUNG_S: Final = (
+    1.0  # that of a younger one later: who ends each connection is not asked all the time
+)
 REFRESH_EVERY: Final = 16  # looks at an unsealed node, then its whole seal status is read again
 
 _NEVER_S: Final = 86_400.0
@@ -198,6 +201,7 @@ class _OneConnection(Connector):
         self.certificate_ends_s: float | None = None
         self._ended = ended
         self._spent = self._aborted = False
+        self._made_s = 0.0
 
     def abort(self) -> None:
         """End the connection at once; nobody is told of it."""
@@ -215,6 +219,7 @@ class _OneConnection(Connector):
         transport = self.transport = protocol.transport
         if transport is None or protocol.closed is None:
             raise aiohttp.ClientConnectionError
+        self._made_s = asyncio.get_running_loop().time()
         protocol.closed.add_done_callback(self._is_over)
         self.certificate_ends_s = _ends_s(transport.get_extra_info("peercert"))
         opened = transport.get_extra_info("socket")
@@ -227,7 +232,8 @@ class _OneConnection(Connector):
     def _is_over(self, closed: asyncio.Future[None]) -> None:
         if not closed.cancelled():
             closed.exception()  # looked at, so that asyncio does not report it
-        asyncio.get_running_loop().call_later(ENDED_S, self._tell)
+        loop = asyncio.get_running_loop()
+        loop.call_later(max(ENDED_S, self._made_s + YOUNG_S - loop.time()), self._tell)
 
     def _tell(self) -> None:
         if not self._aborted:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from kluis.errors import ServerAnswered, ServerError, ServerHung
+from kluis.errors import ServerAnswered, ServerError, ServerHung, ServerUnreachable
 from kluis.servers.client import SealStatus
 from kluis.servers.watch.attempts import Outcome
 
@@ -47,8 +47,8 @@ class Attempt:
         """Make it. Raises no ServerError: what a server answers to a share may be that share."""
         try:
             before = await self.taker.seal_status()
-        except ServerError:
-            return Outcome.STOPPED
+        except ServerError as error:
+            return _failed(error)
         ours = before.progress == 0
         for share in self.shares[: before.threshold]:
             if not self.fits(before):
@@ -58,8 +58,8 @@ class Attempt:
                 return refused if ours or refused is not Outcome.REFUSED else Outcome.DISTURBED
             try:
                 after = await self.taker.seal_status()
-            except ServerError:
-                return Outcome.FAILED
+            except ServerError as error:
+                return _failed(error)
             ended = _ended(before, after)
             if ended is not None:
                 return ended
@@ -76,9 +76,14 @@ class Attempt:
             return Outcome.WORKING
         except ServerAnswered as error:
             return Outcome.REFUSED if error.status == _BAD_REQUEST else Outcome.FAILED
-        except ServerError:
-            return Outcome.FAILED
+        except ServerError as error:
+            return _failed(error)
         return None
+
+
+def _failed(error: ServerError) -> Outcome:
+    broken = isinstance(error, ServerUnreachable | ServerHung)
+    return Outcome.BROKEN if broken else Outcome.FAILED
 
 
 def _ended(before: SealStatus, after: SealStatus) -> Outcome | None:
