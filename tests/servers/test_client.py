@@ -19,6 +19,8 @@ from kluis.servers.client import Initialised, ServerClient
 from kluis.servers.tls import ServerTls
 from tests.support.bao import Bao, free_port
 
+STANDBY_S = 60.0  # a single server that is not active yet will be
+
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -38,7 +40,7 @@ def test_a_shamir_server_goes_from_new_to_active_and_sealed_again(tmp_path: Path
             )  # fmt: skip
             assert status.cluster_id == ""
             await client.unseal(made.shares[2])
-            assert (await client.wait_active()).active
+            assert (await client.wait_active(STANDBY_S)).active
 
             status = await client.seal_status()
             assert (status.sealed, status.seal_type, status.storage_type) == (
@@ -56,7 +58,7 @@ def test_a_shamir_server_goes_from_new_to_active_and_sealed_again(tmp_path: Path
 def test_a_secret_is_read_back(tmp_path: Path) -> None:
     async def life(address: str, token: str) -> None:
         async with ServerClient(address) as client:
-            await client.wait_active()
+            await client.wait_active(STANDBY_S)
             await client.mount_kv(token, "kv")
             await client.kv_put(token, "kv", "app/database", {"password": "hunter2"})
             assert await client.kv_get(token, "kv", "app/database") == {"password": "hunter2"}
@@ -75,7 +77,7 @@ def test_a_refused_share_and_token_are_not_in_the_error(tmp_path: Path) -> None:
             made = await client.init(1, 1, kind="secret")
             errors = [await _refusal(client.unseal(share))]
             await client.unseal(made.shares[0])
-            await client.wait_active()
+            await client.wait_active(STANDBY_S)
             errors.append(await _refusal(client.kv_get(token, "kv", "x")))
             errors.append(await _refusal(client.seal(token)))
             return errors
@@ -241,7 +243,6 @@ def _says(answer: bytes) -> Serve:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
-        writer.close()
 
     return serve
 
@@ -252,10 +253,12 @@ async def _with_peer(serve: Serve, client: Callable[[str], Coroutine[None, None,
     async def tolerant(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await serve(reader, writer)
+            writer.close()
+            await writer.wait_closed()
         except (OSError, EOFError):
             pass
         finally:
-            writer.close()
+            writer.transport.abort()  # or what was not read yet would keep it open
 
     server = await asyncio.start_server(tolerant, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

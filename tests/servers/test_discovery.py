@@ -60,9 +60,16 @@ def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesDouble]:
+def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesDouble]:
     with KubernetesDouble(tmp_path_factory.mktemp("cluster")) as double:
         yield double
+
+
+@pytest.fixture
+def cluster(double: KubernetesDouble) -> KubernetesDouble:
+    """Without what other tests left."""
+    double.reset()
+    return double
 
 
 def pod(

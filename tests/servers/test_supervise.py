@@ -122,7 +122,7 @@ def test_a_killed_server_is_active_again_with_the_same_key(
 
     async def active() -> None:
         async with ServerClient(bao.address) as client:
-            await client.wait_active()
+            await client.wait_active(DEADLINE_S)
         ready.set()
 
     async def life(watched: Watched) -> None:
@@ -391,7 +391,10 @@ os.kill(os.getpid(), 9)
 
 
 def test_orphans_are_reaped_and_the_commands_own_exit_code_is_not_lost(tmp_path: Path) -> None:
-    """Twenty orphans end while the command ends, in a process that inherits orphans like PID 1."""
+    """Twenty orphans end before the command does, in a process that inherits them like PID 1.
+
+    The command waits until it is the only child of that process, so until all were reaped.
+    """
     script = """
 import asyncio, ctypes, os, sys
 import uvloop
@@ -403,10 +406,11 @@ def log(name, fields):
     if name == "orphan.reaped":
         reaped.append(fields["pid"])
 loop = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[sys.argv[1]]
-orphans = "for i in 1 2 3 4 5 6 7 8 9 10; do setsid sh -c 'sh -c : & sh -c : & exit' & done; "
+orphans = "for i in 1 2 3 4 5 6 7 8 9 10; do setsid sh -c 'sh -c : & sh -c : & exit' & done; wait; "
+alone = "while [ $(cat /proc/$PPID/task/*/children | wc -w) -gt 1 ]; do sleep 0.01; done; "
 with asyncio.Runner(loop_factory=loop) as runner:
     async def main():
-        code = await supervise(["sh", "-c", orphans + "wait; sleep 0.2; exit 7"], Handoff(),
+        code = await supervise(["sh", "-c", orphans + alone + "exit 7"], Handoff(),
                                limit=RestartLimit(restarts=1), log=log)
         zombies = 0
         for pid in filter(str.isdigit, os.listdir("/proc")):

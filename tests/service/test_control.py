@@ -8,25 +8,35 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.house import House, one_error
+from tests.support.applied import applied
+from tests.support.house import House, Service, one_error
 
 NOBODY = 65534
 HUNG_UP = {"b''", "BrokenPipeError", "ConnectionResetError"}  # as the moment falls
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path / "house")
-    made.apply()
-    with made.serve() as service:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    house = House(tmp_path_factory.mktemp("control") / "house")
+    applied(house)
+    with house.serve() as service:
         service.wait_logged('"event": "opened"')
-        yield made
-        assert "Traceback" not in service.log
+        yield service
+
+
+@pytest.fixture
+def house(running: Service) -> Iterator[House]:
+    """Of a service that answers, and still does after the test."""
+    yield running.house
+    answer = json.loads(said(running.house, b'{"op":"status","args":{}}\n'))
+    assert answer["ok"]["keyrings"]["homelab"]["state"] == "open"
+    assert "Traceback" not in running.log
 
 
 def said(house: House, data: bytes) -> bytes:
@@ -76,14 +86,13 @@ def test_garbage_is_answered_with_an_error_or_hung_up_on(garbage: str, house: Ho
         assert error["seen"]
         assert error["means"]
         assert error["next"]
-    house.text("status")
 
 
 def test_a_talker_who_never_ends_a_line_is_in_nobodys_way(house: House) -> None:
     with socket.socket(socket.AF_UNIX) as endless:
         endless.connect(str(house.control_path()))
         endless.sendall(b'{"op":"status",')
-        house.text("status")
+        house.text("status")  # as a person asks
 
 
 def test_a_listener_who_never_reads_is_in_nobodys_way(house: House) -> None:
@@ -102,7 +111,7 @@ AS_NOBODY = """
 import os, socket, sys
 os.setgid(65534); os.setuid(65534)
 s = socket.socket(socket.AF_UNIX)
-s.settimeout(10)
+s.settimeout(30)
 try:
     s.connect(sys.argv[1])
     s.sendall(b'{"op":"status","args":{}}\\n')
@@ -113,22 +122,20 @@ except OSError as error:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_another_user_is_refused_by_the_kernel_and_by_the_service(tmp_path: Path) -> None:
+def test_another_user_is_refused_by_the_kernel_and_by_the_service() -> None:
     """Once by the socket's mode, and once by the peer's id where the mode was opened wide."""
-    folder = Path("/tmp") / f"kluis-test-{os.getpid()}"  # tmp_path is closed to others
-    house = House(folder)
-    try:
-        house.apply()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # tmp_path is closed to others
+        house = House(Path(folder) / "house")
+        applied(house)
         with house.serve():
             assert ask_as_nobody(house) == "PermissionError"
-            folder.chmod(0o755)
+            Path(folder).chmod(0o755)
+            house.folder.chmod(0o755)
             house.state.chmod(0o711)
             assert ask_as_nobody(house) == "PermissionError"
             house.control_path().chmod(0o666)
             assert ask_as_nobody(house) in HUNG_UP
             house.state.chmod(0o700)
-    finally:
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
 def ask_as_nobody(house: House) -> str:
@@ -157,7 +164,7 @@ sys.stdout.write(repr(c.recv(100)))
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's socket")
 def test_no_share_is_sent_to_a_socket_that_somebody_else_put_there(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
-    share = house.apply()["shares"]["family"][0]
+    share = applied(house)["shares"]["family"][0]
     path = house.control_path()
     thief = subprocess.Popen(
         [sys.executable, "-c", LISTENER, str(path)], stdout=subprocess.PIPE, text=True
@@ -176,7 +183,7 @@ def test_no_share_is_sent_to_a_socket_that_somebody_else_put_there(tmp_path: Pat
 def test_a_folder_in_which_others_could_put_a_socket_is_refused(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     house.edit(more='\n[service]\ncontrol = "shared/control.sock"\n')
-    house.apply()
+    applied(house)
     (house.folder / "shared").mkdir()
     (house.folder / "shared").chmod(0o777)
     error = house.refuses("serve")
@@ -190,7 +197,7 @@ def test_a_control_socket_that_can_not_be_made_is_one_error(fault: str, tmp_path
     name = "anchor.key/control.sock" if "file" in fault else "control"
     house.edit(more=f'\n[service]\ncontrol = "{name}"\n')
     (house.folder / "control").mkdir()
-    house.apply()
+    applied(house)
     error = house.refuses("serve")
     assert error["class"] == "ServiceError"
     assert "can't be made" in error["seen"]

@@ -29,6 +29,26 @@ def explained(rule: str, **anchors: dict[str, object]) -> Explained:
     )
 
 
+@pytest.mark.parametrize(
+    ("clusters", "warned"),
+    [((None, None), True), (("c-1", None), True), (("c-1", "c-2"), True), (("c-1", "c-1"), False)],
+)
+def test_two_servers_with_the_same_shares_are_warned_of_unless_they_are_one_cluster(
+    clusters: tuple[str | None, str | None], warned: bool
+) -> None:
+    first, second = ({"addresses": SELF, "cluster_id": cluster} for cluster in clusters)
+    servers = {
+        "a": {**first, "unseal": "k/x"},
+        "b": {**second, "recovery": "k/x"},
+        "c": {"addresses": SELF, "unseal": "k/y", "recovery": "k/y"},
+    }
+    anchors = {"p": static(), "q": static()}
+    found = explaining.explain([home(rules={"k": "p or q"}, anchors=anchors, servers=servers)], "k")
+    assert [warning.seen for warning in found.warnings if warning.code == "same-shares"] == (
+        ["a and b are declared with the same shares, k/x"] if warned else []
+    )
+
+
 def codes(found: Explained) -> list[str]:
     return [
         " ".join([warning.code, *([warning.domain] if warning.domain else []), *warning.anchors])

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from kluis.cli.sidecar import _refuse_elsewhere
 from kluis.errors import UsageError, WriteFailed
 from kluis.secret import Secret
+from kluis.service.asking import ask
 from kluis.service.key_files import KeyFiles, Owner, owner
 from kluis.service.sidecar import Seen, wants_key
 from kluis.service.static_seal import SealKey
+from tests.support.applied import applied
 from tests.support.bao import Bao, wait_until
 from tests.support.house import House, Service
 from tests.support.swtpm import Swtpm
@@ -242,7 +245,7 @@ def life(service: Service, house: House, bao: Bao, memory: Path) -> None:
     bao.wait_active()
     service.wait_for(lambda: names(memory) == WITHDRAWN, "the key is withdrawn again")
 
-    house.text("key", "rotate", "node/unseal")
+    ask(house.control_path(), "key-rotate", {"key": "node/unseal", "alone": True})
     for _ in range(2):  # the first start wraps with the new version, the second proves it
         bao.kill9()
         service.wait_for(lambda: "seal.hcl" in names(memory), "both versions are there")
@@ -254,9 +257,9 @@ def life(service: Service, house: House, bao: Bao, memory: Path) -> None:
     assert bao.kv_get(root, "garden") == {"gate": "oak"}
     bao.kill9()
     service.wait_for(lambda: "seal.hcl" in names(memory), "both versions are there")
-    house.text("lock", "node")
+    ask(house.control_path(), "lock", {"keyring": "node"})
     service.wait_for(lambda: not names(memory), "a locked keyring gives no key, and is not ready")
-    house.text("unlock", "node")
+    ask(house.control_path(), "unlock", {"keyring": "node"})
     service.wait_for(lambda: "seal.hcl" in names(memory), "it is open again")
     bao.start()
     bao.wait_active()
@@ -290,7 +293,8 @@ def test_after_a_crash_and_with_another_tpm_people_open_it_and_it_heals(
         with sidecar(house, bao, memory, NOTIFY_SOCKET=str(notify)) as service:
             service.wait_logged('"event": "waiting"')
             wait_until(lambda: not names(memory), "the leftover is removed")
-            house.text("unlock", "node", stdin="\n".join(bao.shares[:2]))
+            for share in bao.shares[:2]:
+                ask(house.control_path(), "unlock", {"keyring": "node", "share": share})
             service.wait_for(lambda: names(memory) == PLACED, "people opened it")
             assert manager.recv(4096).startswith(b"READY=1\nSTATUS=node is open")
             house.text("heal")
@@ -302,19 +306,19 @@ def test_it_is_told_what_to_do_or_says_what_is_missing(tmp_path: Path, memory: P
     asked = ["sidecar", "--key", "homelab/bletchley", "--to", str(memory / "seal.key")]
     house.state.mkdir(mode=0o700)
     assert house.refuses(*asked)["class"] == "NotFound"
-    house.apply()
+    applied(house)
     assert house.refuses(*asked)["class"] == "UnknownKey"
     assert house.refuses(*asked[:3])["class"] == "UsageError"
-    for elsewhere in (
-        "https://bao-0.example:8200",
-        "http://192.0.2.1:8200",
-        "bao:8200",
-        "http://[",
-    ):
-        refusal = house.refuses(*asked, "--address", elsewhere)
-        assert (refusal["class"], "loopback" in refusal["seen"]) == ("UsageError", True)
+    refusal = house.refuses(*asked, "--address", "https://bao-0.example:8200")
+    assert (refusal["class"], "loopback" in refusal["seen"]) == ("UsageError", True)
     house.edit(('listen = "127.0.0.1', 'listen = "0.0.0.0'), ('tls = "off"', TLS))
     assert house.refuses("sidecar")["class"] == "SettingsError"
+
+
+@pytest.mark.parametrize("elsewhere", ["http://192.0.2.1:8200", "bao:8200", "http://["])
+def test_only_a_server_beside_it_is_looked_at(elsewhere: str) -> None:
+    with pytest.raises(UsageError, match="loopback"):
+        _refuse_elsewhere(elsewhere)
 
 
 TLS = 'tls = { certificate = "a", key = "b" }'
@@ -322,7 +326,7 @@ TLS = 'tls = { certificate = "a", key = "b" }'
 
 def test_without_a_key_it_serves_the_facade_on_loopback(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
-    token = house.apply()["tokens"]["bletchley"]
+    token = applied(house)["tokens"]["bletchley"]
     service = Service(house, ["sidecar"], {})
     try:
         service.wait_ready()

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from kluis.servers.watch.states import Alarm, Condition, Hold, NodeView, Recovery, ServerView
+from kluis.service.asking import ask
 from kluis.service.watch.metrics import WatchMetrics
 from kluis.service.watch.waking import verdict
-from tests.support.bao import wait_until
+from tests.support.applied import applied
 from tests.support.house import ANCHORS, FACADE, KEYRING, Service, one_error
 from tests.support.watched import Shamir, WatchingHouse, server_table, shamir
 
@@ -35,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shamir]:
 def prepared(server: Shamir, tmp_path_factory: pytest.TempPathFactory) -> WatchingHouse:
     more = server_table("old", server, 'wake = ["note"]') + HOOK
     made = WatchingHouse(tmp_path_factory.mktemp("prepared") / "house", more)
-    made.apply()
+    applied(made)
     made.keep("old", server)
     return made
 
@@ -49,10 +50,6 @@ def house(prepared: WatchingHouse, tmp_path: Path) -> WatchingHouse:
 def woken(house: WatchingHouse) -> list[str]:
     file = house.folder / "woken"
     return file.read_text().split() if file.exists() else []
-
-
-def condition(house: WatchingHouse, code: int = 2) -> object:
-    return house.json("server", "list", code=code)["servers"]["old"]["condition"]
 
 
 def shows(house: WatchingHouse, service: Service, sample: str) -> None:
@@ -103,14 +100,14 @@ def test_a_hold_is_respected_and_its_release_is_at_once(
 ) -> None:
     with house.watch() as service:
         in_service(house, service, server)
-        house.text("server", "hold", "old", "--for", "1h")
+        ask(house.control_path(), "server-hold", {"server": "old", "for_s": 3600})
         server.restart()
-        wait_until(lambda: condition(house) == "held", "it is held")
+        shows(house, service, 'kluis_server_node{condition="held"')
         assert server.bao.health() == 503
         shows(house, service, 'kluis_server_held{server="old"} 1.0')
         shows(house, service, 'kluis_server_hold_seconds{server="old"} 35')
         assert house.once(2)["servers"]["old"]["condition"] == "held"
-        house.text("server", "release", "old")
+        ask(house.control_path(), "server-release", {"server": "old"})
         server.bao.wait_active()
 
 
@@ -119,13 +116,13 @@ def test_a_keyring_that_opens_unseals_what_waited_for_it(
 ) -> None:
     with house.watch() as service:
         in_service(house, service, server)
-        house.text("lock", "homelab")
+        ask(house.control_path(), "lock", {"keyring": "homelab"})
         server.restart()
         service.wait_logged('"event": "server alarm"')
         unable = house.ask("health")
         assert (unable.status, unable.body["locked"]) == (503, ["homelab"])
         shows(house, service, 'kluis_server_alarm{alarm="locked"')
-        house.text("unlock", "homelab")
+        ask(house.control_path(), "unlock", {"keyring": "homelab"})
         server.bao.wait_active()
         service.wait_logged('"event": "server alarm over"')
         able = house.ask("health")
@@ -152,7 +149,7 @@ def test_serve_begins_to_watch_when_a_reload_declares_the_first_server(
     server: Shamir, tmp_path: Path
 ) -> None:
     house = WatchingHouse(tmp_path / "house", base=ANCHORS + KEYRING + FACADE)
-    house.apply()
+    applied(house)
     house.keep("old", server)
     with house.serve() as service:
         assert "kluis_server_down_seconds" not in house.metrics()
@@ -163,7 +160,8 @@ def test_serve_begins_to_watch_when_a_reload_declares_the_first_server(
         service.wait_logged('"event": "recovered"')
         counted = 'kluis_recovery_seconds_count{server="old"} 1.0'
         service.wait_for(lambda: counted in house.metrics(), counted)
-        assert house.json("status")["servers"]["old"]["condition"] == "unsealed"
+        status = ask(house.control_path(), "status", {})
+        assert status["servers"]["old"]["condition"] == "unsealed"
 
 
 def test_the_monitor_takes_no_body_and_goes_on(house: WatchingHouse, server: Shamir) -> None:

@@ -55,8 +55,15 @@ class Cluster:
 
     @property
     def active(self) -> Bao:
-        """The node that does the work; there has to be one."""
-        return next(node for node in self.nodes if node.health() == 200)
+        """The node that does the work, as soon as there is one."""
+        found: list[Bao] = []
+
+        def works() -> bool:
+            found.extend(node for node in self.nodes if node.health() == 200)
+            return bool(found)
+
+        wait_until(works, "an active node", 60.0)
+        return found[0]
 
     def wait_voters(self, timeout_s: float = 60.0) -> None:
         """Wait until each node has a vote: one that just joined has none, for 10 s by default."""

@@ -31,6 +31,7 @@ class Links:
     def __init__(self, nodes: Sequence[Bao]) -> None:
         self._nodes = nodes
         self._cut: frozenset[int] = frozenset()
+        self._ends: list[asyncio.StreamWriter] = []
 
     def cut_off(self, number: int) -> None:
         """Let nothing pass between this node and the others."""
@@ -59,17 +60,22 @@ class Links:
             node.advertise(servers[-1].sockets[0].getsockname()[1])
         ready.set()
         await self._end.wait()
-        for server in servers:  # what is open still ends with the event loop
+        for server in servers:
             server.close()
+        await asyncio.sleep(POLL_S)  # who was taken just now comes as far as the rest
+        for end in self._ends:  # also where somebody does not read what is left
+            end.transport.abort()
 
     def _taker(self, target: int) -> Take:
         async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             dialler = _owner(writer.get_extra_info("peername")[1], self._nodes)
             ends = frozenset({dialler, target})
+            self._ends.append(writer)
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await self._passes(ends)
                 port = self._nodes[target].cluster_port
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+                self._ends.append(far_writer)
                 await asyncio.gather(
                     self._pump(reader, far_writer, ends), self._pump(far_reader, writer, ends)
                 )

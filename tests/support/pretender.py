@@ -65,6 +65,8 @@ class Pretender:
     def __init__(self, says: Says, tls: Issued | None = None, port: int | None = None) -> None:
         self.says = says
         self.asked: list[str] = []
+        self.heads: list[str] = []
+        """Request lines and headers, in small letters."""
         self.shares: list[str] = []
         """What came to sys/unseal."""
         self.port = port or free_port()
@@ -95,9 +97,9 @@ class Pretender:
             talks.add(task)
             with contextlib.suppress(OSError, EOFError, ValueError, asyncio.CancelledError):
                 await self._talk(reader, writer)
-            writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
+                writer.close()
                 await writer.wait_closed()
+            writer.transport.abort()  # or it would wait for the other end to say goodbye
             talks.discard(task)
 
         server = await asyncio.start_server(talk, "127.0.0.1", self.port, ssl=self._tls)
@@ -117,6 +119,7 @@ class Pretender:
             length = head.partition("content-length:")[2].split("\r\n")[0]
             body = await reader.readexactly(int(length or 0))
             self.asked.append(path)
+            self.heads.append(head)
             if path.endswith("/sys/unseal"):
                 self.shares.append(body.decode())
             said = self.says(method.upper(), path, body)

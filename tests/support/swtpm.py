@@ -68,11 +68,10 @@ class SwtpmFailed(AssertionError):
 
 def two_ports() -> int:
     """A free loopback port whose successor is free too: the TCTI takes that for its control."""
-    while True:
-        port = free_port()
-        with socket.socket() as next_one, contextlib.suppress(OSError):
-            next_one.bind(("127.0.0.1", port + 1))
-            return port
+    port, following = free_port(), free_port()
+    while following != port + 1:
+        port, following = following, free_port()
+    return port
 
 
 class Swtpm:

@@ -129,7 +129,7 @@ class Command:
         ready, _, _ = select.select([self._master], [], [], 30)
         assert ready, f"nothing more came: {self.shown}"
         with contextlib.suppress(OSError):  # EIO: the other end is closed
-            data = os.read(self._master, 65536).decode()
+            data = os.read(self._master, 65536).decode("utf-8", "replace")
             self.shown += data.replace("\r\n", "\n")
             return bool(data)
         return False

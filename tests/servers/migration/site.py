@@ -16,6 +16,7 @@ from typing import Any
 from kluis.servers.migration import stanzas
 from kluis.servers.migration.hcl import Stanza, seal_of
 from kluis.service.asking import ask
+from tests.support.applied import applied
 from tests.support.bao import Bao, Initialised, free_port, static_seal, transit_seal
 from tests.support.house import ANCHORS, FACADE, House, Service
 
@@ -41,7 +42,7 @@ class Site:
                 f'unseal = "homelab/of-s{number}"\n'
             )
         self.house = House(folder / "house", text)
-        self.tokens: dict[str, str] = self.house.apply()["tokens"]
+        self.tokens: dict[str, str] = applied(self.house)["tokens"]
         self.service: Service | None = None
 
     @contextlib.contextmanager

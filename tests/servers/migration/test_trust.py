@@ -10,12 +10,16 @@ import pytest
 
 from kluis.errors import KluisError, UsageError, WrongServer
 from kluis.keyring.custody import Custody
-from kluis.servers.declared import Listed, Server
+from kluis.servers.client import SealStatus
+from kluis.servers.declared import Identity, Listed, Server
 from kluis.servers.migration.driver import Nodes
 from kluis.servers.tls import ServerTls
+from kluis.service.migration.checks import _refuse_strange
 from tests.support.pretender import CLUSTER_ID, SEALED, Pretender, always
 
 CUSTODY = Custody("unseal", 3, tuple(bytes([n]) * 33 for n in range(5)))
+ID, OTHER_ID = CLUSTER_ID, CLUSTER_ID.replace("4", "5")
+SEAL = SealStatus("shamir", True, False, 3, 5, 0, "", "2.7.2", False, False, "raft", "", ID)
 
 
 async def refused(
@@ -44,9 +48,31 @@ def test_a_server_that_nobody_pinned_is_not_even_asked() -> None:
 def test_shares_that_are_known_to_be_of_another_cluster_are_not_sent() -> None:
     with Pretender(always(SEALED)) as pretender:
         server = Server("vault", Listed((pretender.address,)), ServerTls())
-        others = replace(CUSTODY, cluster_id=CLUSTER_ID.replace("4", "5"))
+        others = replace(CUSTODY, cluster_id=OTHER_ID)
         error = asyncio.run(
             refused(server, CLUSTER_ID, lambda n: n.give(pretender.address, others, migrate=True))
         )
         assert isinstance(error, WrongServer)
         assert not pretender.shares
+
+
+@pytest.mark.parametrize(
+    ("declared", "kept", "refused"),
+    [
+        (None, CUSTODY, False),
+        (None, replace(CUSTODY, cluster_id=ID), False),
+        (ID, replace(CUSTODY, cluster_id=OTHER_ID), False),
+        (None, replace(CUSTODY, cluster_id=OTHER_ID), True),
+        (OTHER_ID, CUSTODY, True),
+        (None, replace(CUSTODY, threshold=2), True),
+    ],
+)
+def test_nothing_is_begun_with_shares_of_another_server(
+    declared: str | None, kept: Custody, refused: bool
+) -> None:
+    server = Server("vault", Listed(()), ServerTls(), Identity(cluster_id=declared))
+    if not refused:
+        _refuse_strange(server, SEAL, kept)
+        return
+    with pytest.raises(WrongServer, match="not those of vault"):
+        _refuse_strange(server, SEAL, kept)

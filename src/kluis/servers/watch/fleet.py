@@ -14,7 +14,7 @@ from kluis.servers.watch.probing import Lines
 from kluis.servers.watch.rhythm import Pace
 from kluis.servers.watch.states import NodeView
 
-MOST_CONNECTING: Final = 256  # at the same time
+MOST_CONNECTING: Final = 128  # at once: their handshakes take less than a knock waits
 MOST_HUNG: Final = 64  # of those that did not answer before: they don't hold up the others
 
 
