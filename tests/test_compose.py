@@ -72,6 +72,24 @@ def made(folder: Path, anchor: str) -> Anchor:
     return compose.blueprint(written(folder, anchor)).anchors["vault"]
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ('dns = "vault.example:8200"', "vault.example"),
+        ('dns = "Vault.example.:8200"', "Vault.example"),
+        ('dns = "vault.example:8200"\nserver_name = "other.example"', "other.example"),
+        ('dns = "[::1]:8200"', None),
+        ('addresses = "https://vault.example:8200"', None),
+    ],
+)
+def test_what_is_found_by_a_name_has_to_prove_it(
+    said: str, name: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "kluis.toml"
+    path.write_text(f"[servers.vault]\n{said}\n")
+    assert compose.blueprint(path).servers["vault"].tls.server_name == name
+
+
 def test_every_kind_is_tried_here() -> None:
     assert tuple(sorted(LEAST)) == tuple(sorted(MORE)) == KINDS
 

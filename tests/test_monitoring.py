@@ -18,6 +18,7 @@ from kluis.cli.main import app
 from kluis.servers.tls import certificates, pin_of
 from kluis.servers.watch.states import Alarm, Condition
 from kluis.service.watch.metrics import FAILED, OK
+from tests.support.applied import applied
 from tests.support.exported import Exported, matched, metrics_of, unbalanced
 from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING
 from tests.support.tls import Authority
@@ -93,7 +94,7 @@ def _house(folder: Path, authority: Authority, server: Shamir) -> WatchingHouse:
     issued = authority.issue("facade", "127.0.0.1")
     tls = f'tls = {{ certificate = "{issued.certificate}", key = "{issued.key}" }}'
     house.edit(('tls = "off"', tls))
-    house.apply()
+    applied(house)
     house.keep("old", server)
     house.keep("other", server)
     return house

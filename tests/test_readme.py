@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
+from kluis.cli.main import app
 from tests.support.bao import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +35,7 @@ def test_the_walk_through_works_as_it_stands(tmp_path: Path) -> None:
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -40,16 +43,9 @@ def test_the_walk_through_works_as_it_stands(tmp_path: Path) -> None:
     assert "the chain holds" in done.stdout
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"`kluis ([a-z]+)", README))))
-def test_every_command_that_the_readme_names_exists(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "kluis", command, "--help"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_every_command_that_the_readme_names_exists() -> None:
+    root: Any = typer.main.get_command(app)
+    assert set(re.findall(r"`kluis ([a-z]+)", README)) <= set(root.commands)
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!https?:)[^)]+)\)", README))

@@ -450,7 +450,10 @@ def test_no_name_bursts_and_an_arn_survives(text: str) -> None:
     body=st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()),
     status=st.sampled_from([200, 204, 301, 400, 403, 404, 418, 500, 599]),
 )
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 def test_whatever_a_server_answers_is_an_error_of_kluis(
     ground: Ground, body: bytes, status: int
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -251,7 +252,9 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counterparts: Counte
 
 @pytest.fixture
 def anchor(kind: Kind, ground: Ground) -> Anchor:
-    return kind.make(ground)
+    made = kind.make(ground)
+    made.deadline_s = 60.0  # a slow machine is not what fails here
+    return made
 
 
 def seal(anchor: Anchor, secret: Secret, context: bytes = CONTEXT) -> Mapping[str, JSON]:
@@ -306,14 +309,14 @@ def test_every_field_that_was_tampered_with_is_noticed(anchor: Anchor) -> None:
         assert isinstance(error, Damaged | Refused), name
 
 
-@pytest.mark.parametrize(
-    "value", [None, True, -1, 2**53 - 1, "", "AAAA", "not base64!", "A" * 60_000, [], {}], ids=repr
-)
-def test_every_field_of_another_type_or_size_is_damage(anchor: Anchor, value: JSON) -> None:
+ODD: tuple[JSON, ...] = (None, True, -1, 2**53 - 1, "", "AAAA", "no base64!", "A" * 60_000, [], {})
+
+
+def test_every_field_of_another_type_or_size_is_damage(anchor: Anchor) -> None:
     sealed = seal(anchor, Secret.random())
-    for name in sealed:
+    for name, value in itertools.product(sealed, ODD):
         error = refusal(anchor, {**sealed, name: value})
-        assert isinstance(error, Damaged), name
+        assert isinstance(error, Damaged), (name, value)
 
 
 def test_a_field_that_is_missing_or_foreign_is_damage(anchor: Anchor) -> None:
@@ -336,30 +339,30 @@ def test_probe_says_whether_it_could_open(kind: Kind, ground: Ground, anchor: An
         seal(anchor, Secret.random())
 
 
-@pytest.mark.parametrize("call", sorted(CALLS))
-def test_a_call_that_hangs_ends_by_its_deadline(
-    anchor: Anchor, call: str, monkeypatch: pytest.MonkeyPatch
+def test_every_call_that_hangs_ends_by_its_deadline(
+    anchor: Anchor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(*args: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(anchor, call, hang)
     anchor.deadline_s = 0.02
-    with pytest.raises(Unreachable, match=r"no answer within 0\.02 s"):
-        asyncio.run(CALLS[call](anchor))
+    for name, call in CALLS.items():
+        monkeypatch.setattr(anchor, name, hang)
+        with pytest.raises(Unreachable, match=r"no answer within 0\.02 s"):
+            asyncio.run(call(anchor))
 
 
-@pytest.mark.parametrize("call", sorted(CALLS))
 def test_a_foreign_exception_does_not_cross_nor_its_text(
-    anchor: Anchor, call: str, monkeypatch: pytest.MonkeyPatch
+    anchor: Anchor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def burst(*args: object) -> None:
         raise KeyError("the secret is hunter2")
 
-    monkeypatch.setattr(anchor, call, burst)
-    with pytest.raises(Misconfigured, match="unexpected KeyError") as caught:
-        asyncio.run(CALLS[call](anchor))
-    assert "hunter2" not in shown(caught.value)
+    for name, call in CALLS.items():
+        monkeypatch.setattr(anchor, name, burst)
+        with pytest.raises(Misconfigured, match="unexpected KeyError") as caught:
+            asyncio.run(call(anchor))
+        assert "hunter2" not in shown(caught.value)
 
 
 def test_no_error_and_no_repr_shows_a_secret(kind: Kind, ground: Ground, anchor: Anchor) -> None:

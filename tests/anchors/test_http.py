@@ -36,7 +36,7 @@ def speaking(
                 return
             try:
                 with raw if tls is None else tls.wrap_socket(raw, server_side=True) as connection:
-                    connection.settimeout(10)
+                    connection.settimeout(30)
                     if callable(says):
                         says(connection)
                     else:
@@ -56,7 +56,7 @@ def speaking(
 
 
 def get(url: str, context: ssl.SSLContext | None = None) -> Answer:
-    return asyncio.run(asyncio.wait_for(http.call("GET", url, tls=context), 10))
+    return asyncio.run(asyncio.wait_for(http.call("GET", url, tls=context), 30))
 
 
 def refusal(url: str, context: ssl.SSLContext | None = None) -> AnchorError:
@@ -256,6 +256,6 @@ def test_a_knock_sends_nothing() -> None:
     received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     with speaking(lambda connection: received.put(connection.recv(10))) as url:
         asyncio.run(http.knock(url))
-        assert received.get(timeout=10) == b""
+        assert received.get(timeout=30) == b""
     with pytest.raises(Unreachable):
         asyncio.run(http.knock(f"http://127.0.0.1:{free_port()}"))

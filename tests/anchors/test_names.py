@@ -48,7 +48,7 @@ def test_a_name_is_found_while_the_look_ups_of_another_hang(silent: threading.Ev
         await asyncio.sleep(0)
         with pytest.raises(Unreachable):  # no more threads for that one
             await names.addresses("silent.example", 80)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert ("127.0.0.1") in [ip for _, ip in await names.addresses("localhost", 80)]
         for task in hanging:
             task.cancel()

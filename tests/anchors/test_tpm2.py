@@ -102,7 +102,7 @@ def one_line_each(error: AnchorError) -> AnchorError:
     return error
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -143,7 +143,7 @@ def test_nothing_stays_loaded_without_a_resource_manager(
 ) -> None:
     anchor = anchor_at(tpm, pin if guarded else None, pcrs=pcrs, bank=bank)
     sealed = seal(anchor)
-    for _ in range(12):  # a TPM has room for three objects
+    for _ in range(4):  # a TPM has room for three objects
         assert opens(anchor, sealed)
         asyncio.run(anchor.probe())
         asyncio.run(anchor.show())

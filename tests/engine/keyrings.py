@@ -19,6 +19,12 @@ from tests.support.failing_anchor import Behaviour, Down, FailingAnchor, Works
 
 NOW = "2026-01-02T03:04:05Z"
 LATER = "2026-01-02T03:04:06Z"
+PATIENCE_S = 30.0
+"""For what has to happen, on however slow a machine."""
+
+ANCHORS_S = 120.0
+"""The deadline of the programmable anchors: one that hangs does so far beyond ``PATIENCE_S``."""
+
 TOKEN = Token("ab" * 32, NOW)
 
 People = Mapping[str, tuple[int, int]]
@@ -94,7 +100,11 @@ class Site:
 def anchors_of(expression: str, people: People | None = None) -> dict[str, Anchor]:
     """A programmable anchor for every name that is not of people."""
     names = policy.names(policy.parse(expression))
-    return {name: FailingAnchor(name) for name in names if name not in (people or {})}
+    return {
+        name: FailingAnchor(name, deadline_s=ANCHORS_S)
+        for name in names
+        if name not in (people or {})
+    }
 
 
 async def make(
@@ -123,7 +133,7 @@ def forged_value(mnemonic: str) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the other tasks run until the condition holds; fails after 5 s."""
-    async with asyncio.timeout(5):
+    """Let the other tasks run until the condition holds."""
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0)

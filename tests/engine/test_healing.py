@@ -19,7 +19,7 @@ from kluis.engine.status import Event
 from kluis.engine.survey import Finding
 from kluis.errors import Changed, ChangeRefused, Damaged, Locked, WriteFailed
 from kluis.keyring import tree
-from tests.engine.keyrings import LATER, Site, make, until
+from tests.engine.keyrings import LATER, PATIENCE_S, Site, make, until
 from tests.engine.test_guard import Post, kept, post, states
 from tests.engine.test_opening import run
 from tests.engine.test_turns import Clock
@@ -330,7 +330,7 @@ def test_with_nobody_to_ask_it_waits_for_a_new_configuration(tmp_path: Path) -> 
         async with kept(here.guard):
             await until(lambda: states(here.guard)["a"] == "misconfigured")
             here.guard.anchors = anchors
-            assert await here.guard.wait_open(5)
+            assert await here.guard.wait_open(PATIENCE_S)
 
     run(wait())
 
@@ -446,7 +446,7 @@ def test_a_fault_while_it_opens_is_no_answer_and_it_opens_afterwards(tmp_path: P
             await here.guard.keep_open()
         here.guard.adopt = adopt  # type: ignore[method-assign]
         async with kept(here.guard):
-            assert await here.guard.wait_open(5)
+            assert await here.guard.wait_open(PATIENCE_S)
 
     def broken(opened: object) -> None:
         raise ZeroDivisionError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from itertools import chain, combinations
@@ -28,7 +27,7 @@ from kluis.keyring import crypto, policy, tree, trust
 from kluis.keyring.crypto import Argon2Cost
 from kluis.keyring.document import Body, Document, associated_data
 from kluis.keyring.quorum import Impossible, Needs
-from tests.engine.keyrings import Site, forged_value, make, until
+from tests.engine.keyrings import PATIENCE_S, Site, forged_value, make, until
 from tests.support.failing_anchor import (
     Down,
     FailingAnchor,
@@ -44,9 +43,6 @@ from tests.support.failing_anchor import (
 )
 
 T = TypeVar("T")
-FAST_S = 0.5
-"""Far below the 10 s for which a hanging anchor is waited for."""
-
 PASSPHRASE = "correct horse battery staple"
 CHEAP = Argon2Cost(memory_kib=64, iterations=1, lanes=1)
 
@@ -124,17 +120,16 @@ def test_every_set_of_anchors_opens_just_what_the_rule_says(rule: str) -> None:
 # -- nobody holds it up ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hanging", [Hanging(), Slow(8.0), HangingThread(), IgnoresCancellation()])
+@pytest.mark.parametrize("hanging", [Hanging(), Slow(90.0), HangingThread(), IgnoresCancellation()])
 @pytest.mark.parametrize("rule", ["a or h", "2 of (a, h, b)", "(a and b) or h"])
 def test_an_anchor_that_hangs_holds_up_nobody(
     rule: str, hanging: Hanging | Slow | HangingThread | IgnoresCancellation
 ) -> None:
-    async def ask() -> float:
+    async def ask() -> None:
         site = await make(rule)
         site.now(h=hanging)
-        began = time.monotonic()
-        assert await opens(site)
-        took_s = time.monotonic() - began
+        async with asyncio.timeout(PATIENCE_S):
+            assert await opens(site)
         await asyncio.sleep(0)  # the cancelled call takes notice
         await asyncio.sleep(0)
         assert site.anchor("h").calls["open"] == 2  # when it was sealed, and now
@@ -142,9 +137,8 @@ def test_an_anchor_that_hangs_holds_up_nobody(
             assert site.anchor("h").cancelled == 1
         if isinstance(hanging, HangingThread | IgnoresCancellation):
             hanging.end.set()
-        return took_s
 
-    assert run(ask()) < FAST_S
+    run(ask())
 
 
 def test_no_task_is_left_when_it_is_open() -> None:

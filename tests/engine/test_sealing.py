@@ -16,7 +16,7 @@ from kluis.keyring import paper, policy, tree, trust
 from kluis.keyring.document import Document, from_bytes, to_bytes
 from kluis.keyring.tree import PeopleLeaf
 from kluis.secret import Secret
-from tests.engine.keyrings import NOW, anchors_of, make, token_of, wanted
+from tests.engine.keyrings import ANCHORS_S, NOW, PATIENCE_S, anchors_of, make, token_of, wanted
 from tests.engine.test_opening import opens, run
 from tests.support.failing_anchor import (
     Answers,
@@ -48,9 +48,9 @@ CANT: Mapping[str, Behaviour] = {
 
 
 def anchor(name: str, now: Behaviour) -> FailingAnchor:
-    """An anchor whose script starts anew."""
+    """An anchor whose script starts anew; only one that hangs has a deadline that passes."""
     again = Flapping(*now._script) if isinstance(now, Flapping) else now
-    return FailingAnchor(name, again, deadline_s=0.05)
+    return FailingAnchor(name, again, 0.05 if isinstance(now, Hanging) else ANCHORS_S)
 
 
 @pytest.mark.parametrize("behaviour", CANT.values(), ids=list(CANT))
@@ -126,7 +126,7 @@ def test_all_anchors_seal_at_the_same_time() -> None:
                 await barrier.wait()
                 return await super()._behave(call)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             site = await make("a and b and c", anchors={name: Meets(name) for name in "abc"})
         assert not site.changed.away
 

@@ -126,7 +126,7 @@ def _full_of(piece: bytes, start: bytes = b"[", end: bytes = b"]") -> bytes:
     ],
 )
 def test_the_most_costly_bytes_are_refused_within_seconds(data: bytes) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(DocumentError):
         document.from_bytes(data)
-    assert time.perf_counter() - started < 30.0
+    assert time.thread_time() - started < 30.0

@@ -127,10 +127,10 @@ def test_a_random_line_is_refused_and_nothing_else(line: str) -> None:
 
 @pytest.mark.parametrize("line", ["x" * 10_000_000, "academic " * 1_000_000, "\ud800", "\0"])
 def test_a_hostile_line_is_refused_at_once(line: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(ShareError):
         paper.read(line)
-    assert time.perf_counter() - started < 10.0
+    assert time.thread_time() - started < 10.0
 
 
 def test_a_share_of_another_set_stays_out() -> None:
@@ -221,9 +221,9 @@ def test_the_work_that_forged_shares_can_cause_is_bounded() -> None:
         tray.add(paper.read(line))
     with pytest.raises(WrongShares):
         tray.add(paper.read(issued.mnemonics[0]))
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(WrongShares):
         tray.secret()
-    assert time.perf_counter() - started < 30.0
+    assert time.thread_time() - started < 30.0
     tray.clear()
     assert (tray.entered, tray.missing) == (0, 8)

@@ -117,13 +117,13 @@ def test_what_is_lacking_is_listed_smallest_first() -> None:
 def test_the_state_of_a_huge_rule_is_had_at_once() -> None:
     names = [f"a{i:02}" for i in range(32)]
     played = Played(f"16 of ({', '.join(names)})")
-    started = time.perf_counter()
+    started = time.thread_time()
     state = played.machine.state()
     assert state == Needs((tuple(names[:16]),))
     for name in names[:8]:
         played.fail(name)
     assert played.machine.state() == Needs((tuple(names[8:24]),))
-    assert time.perf_counter() - started < 10.0
+    assert time.thread_time() - started < 10.0
 
 
 def test_an_answer_counts_also_when_nobody_looks_at_its_candidates() -> None:

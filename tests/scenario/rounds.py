@@ -69,13 +69,15 @@ class Soak:
         self._known, self._say = known, say
         self._began = time.monotonic()
 
-    def run(self, minutes: float) -> Summary:
-        """Round after round, until the time is over. Raises SoakFailed."""
+    def run(self, minutes: float, least_rounds: int = 1) -> Summary:
+        """Round after round, until the time is over; at least so many. Raises SoakFailed."""
         with self._explained():
             self.guarded.warm_up(warm_ups := int(minutes * WARM_UPS))
             self._began = time.monotonic()
             self._tell(f"warmed up: {self.vitals.rest()}")
-            while (elapsed_s := time.monotonic() - self._began) < minutes * 60:
+            while (
+                elapsed_s := time.monotonic() - self._began
+            ) < minutes * 60 or self.course.rounds < least_rounds:
                 self._round(rough=elapsed_s > minutes * 30)
             self.guarded.house.text("verify", "homelab")
             evidence.check(self.guarded, self._known)

@@ -24,8 +24,6 @@ from tests.engine.keyrings import NOW, token_of
 from tests.support.bao import wait_until
 from tests.support.places import NAMES, Place, places, toml
 
-pytestmark = pytest.mark.alone
-
 RULE: Final = "(tpm and hsm) or 2 of (cloud, east, nas and west, family)"
 FAMILY: Final = "family"
 ORDER: Final = (FAMILY, "hsm", "cloud", "nas", "tpm", "east", "west")
@@ -137,6 +135,7 @@ def opens(real: Real, lost: frozenset[str]) -> bool:
     return True
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_open_within_a_second_after_the_one_that_it_needs_is_back(
     real: Real, name: str, tmp_path: Path

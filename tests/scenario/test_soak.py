@@ -9,6 +9,7 @@ import pytest
 
 from bench.results import Result
 from kluis.keyring import policy
+from tests.scenario import rounds
 from tests.scenario.evidence import leaks
 from tests.scenario.rounds import SoakFailed
 from tests.scenario.soak import soaking
@@ -18,7 +19,7 @@ from tests.scenario.vitals import Life, Vital
 pytestmark = pytest.mark.alone
 
 SEED = 1
-MINUTES = 0.6
+MINUTES = 0.2
 ALL = "tpm and hsm and cloud and east and nas and west"
 
 
@@ -28,10 +29,13 @@ def say(line: str) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_it_comes_back_when_enough_is_there_and_never_before(tmp_path: Path) -> None:
+def test_it_comes_back_when_enough_is_there_and_never_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "PAUSE_S", (0.1, 0.6))
     say(f"seed {SEED}")
     with soaking(tmp_path, SEED, say) as soak:
-        summary = soak.run(MINUTES)
+        summary = soak.run(MINUTES, least_rounds=2)
         assert summary.course.rounds >= 2
         assert len(summary.course.come_backs_s) == 2 * summary.course.rounds
         assert summary.openings > summary.course.rounds

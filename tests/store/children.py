@@ -1,7 +1,7 @@
 """What processes do that tests kill, starve or take rights from.
 
-Each is started from a fork server, which has one thread and has loaded this module: a child
-costs some milliseconds, so that hundreds can be killed.
+Each is started from a fork server, which has one thread and has loaded this module. A child of
+it may fork again, which costs about a millisecond, so that hundreds can be killed.
 """
 
 from __future__ import annotations
@@ -9,25 +9,30 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import pytest
 
 from kluis.errors import Conflict, NotFound, Unsafe, WriteFailed
 from kluis.keyring.document import to_bytes
 from kluis.store import directory, files
-from kluis.store.directory import DirectoryStore
+from kluis.store.directory import KEPT, DirectoryStore
 from kluis.store.process_lock import ProcessLock
 from tests.store.documents import document, marked
 
 NOBODY = 65534
-DEADLINE_S = 60.0
+DEADLINE_S = 100.0
+KILLED = -signal.SIGKILL
 PAGE_BYTES = 4096
 TRACED = frozenset({directory.__file__, files.__file__})
 
@@ -55,20 +60,76 @@ class Killer:
         return self
 
 
-def save_and_die(folder: Path, revision: int, line: int) -> None:
-    """Write one document, and be killed before the n-th line of the store's code."""
-    store, new = DirectoryStore(folder), document(revision)
-    sys.settrace(Killer(line))
-    store.save(new, after=revision - 1)
-    sys.settrace(None)
+def killed_at(line: int, call: Callable[[], object]) -> bool:
+    """Whether a fork of this process was killed before the n-th line of the store's code."""
+    if (pid := os.fork()) == 0:
+        _call_and_die(line, call)
+    _, status = os.waitpid(pid, 0)
+    assert status in (0, signal.SIGKILL), "the fork failed"
+    return status != 0
 
 
-def load_and_die(folder: Path, line: int) -> None:
-    """Read and remember a document, and be killed before the n-th line of the store's code."""
-    store = DirectoryStore(folder)
-    sys.settrace(Killer(line))
-    store.remember(store.load("homelab"))
-    sys.settrace(None)
+def _call_and_die(line: int, call: Callable[[], object]) -> NoReturn:
+    code = 1
+    try:
+        sys.settrace(Killer(line))
+        call()
+        sys.settrace(None)
+        code = 0
+    except BaseException:  # noqa: BLE001 - this process is not the test's
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def save_killed_at_every_line(folder: Path, revision: int) -> None:
+    """Whatever line a save is killed at: the document is the old or the new one, whole."""
+    before, new = DirectoryStore(folder / "before"), document(revision)
+    for number in range(1, revision):
+        before.save(document(number), after=number - 1)
+    found = set()
+    for line in range(1000):
+        store = DirectoryStore(folder / str(line))
+        if before.folder.exists():
+            shutil.copytree(before.folder, store.folder)
+        killed = killed_at(line, lambda: store.save(new, after=revision - 1))  # noqa: B023 - at once
+        there = _revision(store)
+        assert there in {revision - 1, revision}
+        store.save(document(there + 1), after=there)
+        assert store.load("homelab") == document(there + 1)
+        assert len(store.history("homelab")) <= KEPT
+        shutil.rmtree(store.folder)
+        if not killed:
+            break
+        found.add(there)
+    assert line > 50
+    assert found == {revision - 1, revision}, "no kill came before the rename, or none after"
+
+
+def _revision(store: DirectoryStore) -> int:
+    try:
+        loaded = store.load("homelab")
+    except NotFound:
+        return 0
+    assert loaded == document(loaded.revision)
+    return loaded.revision
+
+
+def load_killed_at_every_line(folder: Path) -> None:
+    """Whatever line a load is killed at: the mark is the old or the new one, whole."""
+    store, seen = DirectoryStore(folder), folder / "homelab.seen"
+    store.save(document(1), after=0)
+    store.save(document(2), after=1)
+    mark = seen.read_bytes()
+    for line in range(1000):
+        seen.unlink(missing_ok=True)
+        killed = killed_at(line, lambda: store.remember(store.load("homelab")))
+        assert store.load("homelab") == document(2)
+        store.remember(document(2))
+        assert seen.read_bytes() == mark
+        if not killed:
+            break
+    assert line > 20
 
 
 def write_for_ever(folder: Path, started: Event) -> None:

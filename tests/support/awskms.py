@@ -30,7 +30,7 @@ def kms(
     *,
     region: str = REGION,
     profile: str | None = None,
-    deadline_s: float = 10.0,
+    deadline_s: float = 30.0,
 ) -> AwsKmsAnchor:
     """An anchor whose AWS is a moto, or a relay before it."""
     return AwsKmsAnchor(

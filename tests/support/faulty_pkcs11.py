@@ -4,13 +4,16 @@
     faulty.play("C_Login", "PIN_LOCKED"); faulty.heal("C_Login")
     faulty.play("C_GetSlotList", "hang")
 
-It is compiled by gcc for each test. No token in software locks its PIN, hangs or loses its reader.
+gcc compiles it once. No token in software locks its PIN, hangs or loses its reader.
 """
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +42,9 @@ FINAL_TRY: Final = 0x20000
 LOCKED: Final = 0x40000
 
 # The numbers are the functions' places in CK_FUNCTION_LIST, PKCS#11 2.40. Arguments are passed on
-# as words: no function wrapped here has more than six.
+# as words: no function wrapped here has more than six. What it is told lies beside the module.
 _SOURCE: Final = r"""
+#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -54,10 +58,11 @@ typedef struct { unsigned char version[2]; Function call[68]; } List;
 
 static Function real[68];
 static List list;
+static char folder[400], path_of_real[512], parameters[512];
 
 static int told(const char *name, char *words, int size) {
   char path[512];
-  snprintf(path, sizeof path, "%s/%s", FOLDER, name);
+  snprintf(path, sizeof path, "%s/%s", folder, name);
   int file = open(path, O_RDONLY);
   if (file < 0) return 0;
   int length = read(file, words, size - 1);
@@ -69,14 +74,14 @@ static int told(const char *name, char *words, int size) {
 static W fault(const char *name) {
   char path[512], words[64];
   W code;
-  snprintf(path, sizeof path, "%s/%s.calls", FOLDER, name);
+  snprintf(path, sizeof path, "%s/%s.calls", folder, name);
   int file = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
   write(file, "x", 1);
   close(file);
   while (told(name, words, sizeof words) && !strcmp(words, "hang")) usleep(5000);
   if (!told(name, words, sizeof words)) return 0;
   code = strtoul(words, 0, 0);
-  snprintf(path, sizeof path, "%s/%s", FOLDER, name);
+  snprintf(path, sizeof path, "%s/%s", folder, name);
   if (strstr(words, "once")) unlink(path);
   return code;
 }
@@ -112,17 +117,20 @@ static W C_GetTokenInfo(W slot, W info, W c, W d, W e, W f) {
 static W C_Initialize(W arguments, W b, W c, W d, W e, W f) {
   W code = fault("C_Initialize");
   if (code) return code;
-#ifdef PARAMETERS
   static struct { void *mutexes[4]; W flags; const char *parameters; void *reserved; } nss =
-      {{0}, 2, PARAMETERS, 0};
-  arguments = (W)&nss;
-#endif
+      {{0}, 2, parameters, 0};
+  if (told("parameters", parameters, sizeof parameters)) arguments = (W)&nss;
   return real[0](arguments, b, c, d, e, f);
 }
 
 W C_GetFunctionList(List **out) {
   List *theirs;
-  void *library = dlopen(REAL, RTLD_NOW | RTLD_LOCAL);
+  Dl_info own;
+  dladdr((void *)C_GetFunctionList, &own);
+  snprintf(folder, sizeof folder, "%s", own.dli_fname);
+  *strrchr(folder, '/') = 0;
+  told("real", path_of_real, sizeof path_of_real);
+  void *library = dlopen(path_of_real, RTLD_NOW | RTLD_LOCAL);
   if (!library) return 6;
   W (*get)(List **) = (W(*)(List **))dlsym(library, "C_GetFunctionList");
   if (get(&theirs)) return 6;
@@ -154,19 +162,10 @@ class Faulty:
     def __init__(self, folder: Path, real: Path, parameters: str | None = None) -> None:
         folder.mkdir()
         self.folder = folder
-        self.module = folder / "faulty.so"
-        defines = {"REAL": real, "FOLDER": folder}
+        (folder / "real").write_text(str(real))
         if parameters is not None:
-            defines["PARAMETERS"] = Path(parameters)
-        (folder / "faulty.c").write_text(_SOURCE)
-        compiler = shutil.which("gcc")
-        assert compiler is not None, "gcc is missing; install it with: apt install gcc libc6-dev"
-        flags = [f'-D{name}="{value}"' for name, value in defines.items()]
-        subprocess.run(
-            [compiler, "-shared", "-fPIC", "-w", *flags, "-o", self.module, folder / "faulty.c"],
-            check=True,
-            timeout=60,
-        )
+            (folder / "parameters").write_text(parameters)
+        self.module = Path(shutil.copy(_compiled(), folder / "faulty.so"))
 
     def play(self, function: str, what: str, *, once: bool = False) -> None:
         """``hang``, or the name of a return code; until ``heal``, or one time."""
@@ -191,3 +190,17 @@ class Faulty:
         new = self.folder / f"{name}.new"
         new.write_text(words)
         new.rename(self.folder / name)  # the module never reads half of it
+
+
+@cache
+def _compiled() -> Path:
+    """The module, compiled once for all of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="kluis-faulty-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    module, source = folder / "faulty.so", folder / "faulty.c"
+    source.write_text(_SOURCE)
+    compiler = shutil.which("gcc")
+    assert compiler is not None, "gcc is missing; install it with: apt install gcc libc6-dev"
+    flags = ("-shared", "-fPIC", "-w")
+    subprocess.run([compiler, *flags, "-o", module, source], check=True, timeout=60)
+    return module
