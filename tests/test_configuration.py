@@ -21,6 +21,7 @@ from kluis.servers.discovery import Dns, Pods
 from kluis.servers.tls import ServerTls
 from kluis.settings.mistakes import FORMS
 from kluis.settings.root import Configuration
+from kluis.store import files
 from tests.support.house import ANCHORS, CONFIGURATION, KEYRING
 
 TLS = CONFIGURATION.replace(
@@ -273,6 +274,7 @@ WRONG_SERVERS = [
     (HERE + "user = true\n", 3, ".user", 'the name of a user, like "openbao", or a number'),
     (HERE + "user = -1\n", 3, ".user", 'the name of a user, like "openbao", or a number'),
     (HERE + 'user = "a b"\n', 3, ".user", 'the name of a user, like "openbao", or a number'),
+    (HERE + "user = 65534\n", 3, ".user", "it proves nothing"),
     (AT + "threshold = 0\n", 3, ".threshold", "it should be greater than or equal to 1"),
     (AT + "shares = 256\n", 3, ".shares", "it should be less than or equal to 255"),
     (AT + 'unseal = "old-vault"\n', 3, ".unseal", "a keyring and a key, like homelab/old-vault"),
@@ -349,6 +351,28 @@ def test_what_is_no_configuration_or_came_too_late_is_not_written(tmp_path: Path
     with pytest.raises(SettingsError, match="was changed in between"):
         configuration.write(file, SERVERS + "# more\n")
     assert path.read_text() == SERVERS + "# somebody else"
+
+
+def test_one_at_a_time_writes_and_who_comes_second_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LOCK_S", 0.0)
+    path = written(tmp_path, SERVERS)
+    file, prepare, refused = configuration.read(path), files.prepare, []
+
+    def meanwhile(path: Path, data: bytes) -> Path:
+        new = prepare(path, data)
+        with pytest.raises(WriteFailed, match="another process is writing in") as caught:
+            configuration.write(file, SERVERS + "# second\n")
+        refused.append(caught.value)
+        return new
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "prepare", meanwhile)
+        configuration.write(file, SERVERS + "# first\n")
+    assert (path.read_text(), len(refused)) == (SERVERS + "# first\n", 1)
+    with pytest.raises(SettingsError, match="was changed in between"):
+        configuration.write(file, SERVERS + "# second\n")
 
 
 def test_a_write_that_fails_leaves_the_old_text(

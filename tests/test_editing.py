@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kluis.errors import SettingsError
-from kluis.settings.editing import Value, shown, with_server
+from kluis.settings.editing import Value, renamed, shown, with_server
 from tests.support.house import CONFIGURATION
 
 PIN = "sha256:" + "A" * 43 + "="
@@ -122,6 +122,41 @@ def test_what_can_not_be_changed_line_by_line_is_refused_with_the_lines_to_write
     assert error.value.means
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_field_is_renamed_where_it_stands(end: str) -> None:
+    text = """\
+[servers.other]
+unseal = "a/b"
+[servers.x]  # unseal = "a/b"
+  "unseal"  = "a/b" # its shares
+pin = '''
+unseal = "a/b"'''
+[servers.x.kubernetes]
+unseal = 1
+""".replace("\n", end)
+    new = renamed(text, "x", "unseal", "recovery")
+    assert new == text.replace('"unseal"  =', "recovery  =")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[servers.x]\npin = 'x'",
+        "[servers.x]\nunseal = 'a'\nrecovery = 'b'",
+        "[servers]\nx.unseal = 'a'",
+        "servers = { x = { unseal = 'a' } }",
+        '[servers.x]\n"un\\u0073eal" = "a"',
+        "servers = 3",
+        "[servers.x",
+    ],
+)
+def test_what_can_not_be_renamed_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        renamed(text, "x", "unseal", "recovery")
+    assert error.value.next_step == "write it yourself: recovery in place of unseal"
+
+
 def test_what_no_file_can_hold_is_refused() -> None:
     with pytest.raises(SettingsError):
         with_server("", "old-vault", {"ca": "\udcff.crt"})
@@ -176,7 +211,7 @@ def lines(draw: st.DrawFn) -> str:
         min_size=1,
     ),
 )
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_whatever_stands_around_it_the_new_file_says_the_old_and_the_new(
     parts: list[str], end: str, whole: bool, fields: dict[str, Value]
 ) -> None:
@@ -185,7 +220,6 @@ def test_whatever_stands_around_it_the_new_file_says_the_old_and_the_new(
 
 
 @given(st.lists(lines(), max_size=6))
-@settings(max_examples=200)
 def test_after_a_table_of_its_own_it_is_never_refused(parts: list[str]) -> None:
     text = "\n".join(["[servers.x]", 'addresses = "https://a"', *parts])
     try:

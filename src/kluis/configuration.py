@@ -16,7 +16,7 @@ from kluis.locating import CONTROL, socket_path
 from kluis.settings import mistakes
 from kluis.settings.mistakes import Place
 from kluis.settings.root import ClientSettings, Configuration
-from kluis.store.files import rewrite
+from kluis.store import files
 
 MAX_CONFIGURATION_BYTES: Final = 1024 * 1024
 
@@ -88,13 +88,15 @@ def write(old: ConfigurationFile, text: str) -> None:
     between, and WriteFailed; then the old file is whole.
     """
     parse(old.path, text)
-    if _text(old.path) != old.text:
-        raise SettingsError(
-            f"{old.path} was changed in between",
-            "what was to be written was made for the text before that",
-            "run the command again",
-        )
-    rewrite(old.path.resolve(), text.encode("utf-8"))
+    path = old.path.resolve()
+    with files.alone_in(path.parent):
+        if _text(path) != old.text:
+            raise SettingsError(
+                f"{old.path} was changed in between",
+                "what was to be written was made for the text before that",
+                "run the command again",
+            )
+        files.rewrite(path, text.encode("utf-8"))
 
 
 def _tables(path: Path, text: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kluis import configuration
 from kluis.cli import terminal
 from kluis.cli.main import app, guarded
 from kluis.cli.server import looking
@@ -264,6 +265,7 @@ def test_what_is_found_by_a_name_has_to_have_that_name_in_its_certificate(
         at = f"localhost:{pretender.port}"
         said = refuses("server", "add", "by-ip", "--dns", at)
         assert "does not name localhost" in said["seen"]
+        assert said["next"].startswith("name its nodes with --address, once for each")
         assert inside("server", "add", "by-ip", "--address", pretender.address, "--yes").code == 0
 
 
@@ -299,6 +301,24 @@ def test_an_authority_of_ones_own_is_not_taken_for_a_file_of_kluis(
     assert refused.code == 1
     assert "old-vault.crt does not vouch for the certificate" in refused.err
     assert (house.folder / "old-vault.crt").read_bytes() == authority
+
+
+def test_a_certificate_that_was_written_by_a_run_that_was_killed_is_no_obstacle(
+    house: House, inside: Inside, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = ("server", "add", "old-vault", "--address", vault.bao.address, "--yes")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(configuration, "write", killed)
+        assert inside(*add).code == 130
+    assert "old-vault" not in house.file.read_text()
+    assert own_file(house) == vault.issued.certificate.read_bytes()
+    made = inside(*add)
+    assert made.code == 0, made
+    assert 'ca = "old-vault.crt"' in house.file.read_text()
 
 
 def test_another_key_is_shown_beside_the_old_one_with_a_warning(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import pwd
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +19,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kluis.errors import KluisError, ServerUnreachable, UsageError, WrongServer
+from kluis.errors import KluisError, ServerHung, ServerUnreachable, UsageError, WrongServer
 from kluis.keyring.custody import Custody
 from kluis.servers import listener
 from kluis.servers.ceremony import nodes
@@ -234,3 +238,73 @@ def test_the_declared_user_is_asked(user: str | int) -> None:
     with Pretender(always(SEALED)) as pretender:
         server = Server("vault", Listed((pretender.address,)), ServerTls(user=user))
         assert asyncio.run(nodes.survey(server))[0].status is not None
+
+
+# -- a machine that hangs, or has nothing left
+
+
+@pytest.fixture
+def hung_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A directory service that never answers about "stranger", nor about a number."""
+    ended, real = threading.Event(), pwd.getpwnam
+
+    def by_name(name: str) -> pwd.struct_passwd:
+        if name == "stranger":
+            ended.wait(60)
+        return real(name)
+
+    def by_number(uid: int) -> pwd.struct_passwd:
+        ended.wait(60)
+        raise KeyError(uid)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pwd, "getpwnam", by_name)
+        patch.setattr(pwd, "getpwuid", by_number)
+        patch.setattr(listener, "LOOK_UP_S", 0.2)
+        patch.setattr(listener, "NAME_S", 0.05)
+        yield
+        ended.set()
+
+
+async def asked(address: str, user: str | int) -> None:
+    async with ServerClient(address, tls=ServerTls(user=user), timeout_s=30) as client:
+        await client.seal_status()
+
+
+@pytest.mark.usefixtures("hung_service")
+def test_a_look_up_that_hangs_holds_up_no_other_server() -> None:
+    async def play(address: str) -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        hanging = [asyncio.create_task(asked(address, "stranger")) for _ in range(6)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(asked(address, ME.name), 20)
+        for ended in await asyncio.gather(*hanging, return_exceptions=True):
+            assert isinstance(ended, ServerHung), ended
+            assert "who the user stranger is" in ended.seen
+        await asyncio.wait_for(asked(address, ME.name), 20)
+
+    with Pretender(always(SEALED)) as pretender:
+        asyncio.run(play(pretender.address))
+
+
+@pytest.mark.usefixtures("hung_service")
+def test_who_is_refused_may_be_without_a_name() -> None:
+    with Pretender(always(SEALED)) as pretender:
+        with pytest.raises(WrongServer) as caught:
+            asyncio.run(asyncio.wait_for(asked(pretender.address, OTHER), 20))
+        assert caught.value.seen == f"who listens at {pretender.address} is uid {ME.uid}"
+        assert pretender.asked == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_lack_of_files_or_memory_here_is_no_wrong_server(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(table: Path) -> bytes:
+        raise OSError(number, os.strerror(number), str(table))
+
+    monkeypatch.setattr(listener, "_read", refuse)
+    with Pretender(always(SEALED)) as pretender:
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - which one is looked at below
+            asyncio.run(asked(pretender.address, ME.uid))
+        assert (caught.value.errno, pretender.asked) == (number, [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from kluis.servers.looking import Look, Trust
 from kluis.servers.pinning import Choice
 from kluis.servers.tls import Certificate, ServerTls, certificates, pin_of
 from kluis.servers.watch.states import Alarm, Condition, Hold, NodeView
+from kluis.settings.servers import ServerSettings
 from tests.support.bao import Bao, free_port
 from tests.support.pretender import SEALED, UNSEALED, Pretender, always
 from tests.support.tls import DAY, Authority, Issued, self_signed
@@ -271,6 +273,18 @@ def test_plain_http_shows_no_certificate() -> None:
     assert found.user == listener.named(os.getuid())
 
 
+def test_a_user_whose_name_is_not_told_soon_is_seen_by_his_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = threading.Event()
+    monkeypatch.setattr(listener, "NAME_S", 0.05)
+    monkeypatch.setattr(listener, "named", lambda uid: told.wait(30) and User(uid, "late"))
+    with Pretender(always(SEALED)) as stranger:
+        found = seen(server(stranger.address))
+    told.set()
+    assert found.user == User(os.getuid(), "")
+
+
 def test_what_answers_otherwise_is_no_server(tmp_path: Path) -> None:
     with Pretender(always({}), self_signed(tmp_path, "vault", *HOSTS)) as stranger:
         (found,) = looked(server(stranger.address)).values()
@@ -425,6 +439,9 @@ def test_what_a_server_says_of_its_seal_and_cluster_is_taken_over() -> None:
         ([User(998, "openbao")], "vault", "openbao"),
         ([User(998, ""), None], None, 998),
         ([User(0, "")], None, 0),
+        ([User(998, "open bao")], "vault", 998),
+        ([User(998, "a:b")], None, 998),
+        ([User(998, "DOMAIN\\bao")], None, "DOMAIN\\bao"),
         ([User(NOBODY, "nobody")], "openbao", None),
         ([None], "openbao", None),
     ],
@@ -435,6 +452,8 @@ def test_the_user_who_listens_takes_the_place_of_a_key(
     found = {f"http://[::1]:{n}": Look("", STATUS, user=one) for n, one in enumerate(users)}
     whom = server(tls=ServerTls(user=declared))
     assert pinning.choose(whom, found, own_file=False, pin_authority=False).user == user
+    if user is not None:
+        assert ServerSettings(addresses=("http://[::1]:1",), user=user).user == user
 
 
 UNSEAL = {"unseal": KeyPath("homelab", "old-vault")}

@@ -105,12 +105,14 @@ class Pretender:
         server = await asyncio.start_server(talk, "127.0.0.1", self.port, ssl=self._tls)
         ready.set()
         await self._end.wait()
-        server.close()
+        for listening in server.sockets:  # to close it now would lose a connection just taken
+            self._loop.remove_reader(listening.fileno())
         for _ in range(5):  # a connection that was just taken has no task yet
             await asyncio.sleep(0.002)
             for task in talks:
                 task.cancel()
             await asyncio.gather(*talks, return_exceptions=True)
+        server.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

@@ -1,7 +1,7 @@
 """One bounded HTTP call to a stock server's API, and every way in which it can fail.
 
 Answers are bounded in size and time, redirects are not followed (the token would go with them),
-proxies and cookies are not used. Every failure is a ``ServerError``.
+proxies and cookies are not used. Every failure of a server is a ``ServerError``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from kluis.errors import (
     UsageError,
     WrongServer,
 )
-from kluis.servers.listener import Prove, proving
-from kluis.servers.tls import ServerTls, WrongPin
+from kluis.servers.listener import OWN_FAULTS, Prove, proving
+from kluis.servers.tls import OTHER_NAME, ServerTls, WrongPin
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest
@@ -134,6 +134,7 @@ class HttpApi:
 
         Raises:
             ServerError: not reachable, no answer in time, an answer too large or not accepted.
+            OSError: this process could not prove who listens, for it lacks files or memory.
         """
         if self._session is None:
             raise RuntimeError("a ServerClient is used as `async with ServerClient(…) as client`")
@@ -154,6 +155,8 @@ class HttpApi:
                 content = await self._bounded(response)
                 self.proxied = any(name in response.headers for name in _NAMED_BY_PROXIES)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            if _is_own_fault(error):
+                raise
             raise self._failure(error, timeout_s or self._timeout_s) from None
         answer = Answer(response.status, _object(content), content)
         if answer.status not in accepted:
@@ -174,16 +177,8 @@ class HttpApi:
 
     def _failure(self, error: Exception, timeout_s: float) -> ServerError:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            pinned = isinstance(error.certificate_error, WrongPin)
-            return WrongServer(
-                f"the certificate of {self.address} was refused",
-                "its key is not the pinned one"
-                if pinned
-                else "no known authority signed it, it expired, or it names another host",
-                "if its key was changed on purpose: kluis server add pins the new one"
-                if pinned
-                else "name the file of its certificate authority",
-            )
+            refused = f"the certificate of {self.address} was refused"
+            return WrongServer(refused, *self._why_refused(error.certificate_error))
         if isinstance(error, TimeoutError):
             return ServerHung(
                 f"{self.address} did not answer within {timeout_s:g} s",
@@ -194,6 +189,24 @@ class HttpApi:
             f"{self.address} can't be reached",
             "the server does not run, does not listen there, or does not speak this protocol",
             "check that it runs, and its address",
+        )
+
+    def _why_refused(self, error: Exception) -> tuple[str, str]:
+        """What it means that a certificate was refused, and what to do."""
+        if isinstance(error, WrongPin):
+            return (
+                "its key is not the pinned one",
+                "if its key was changed on purpose: kluis server add pins the new one",
+            )
+        if getattr(error, "verify_code", None) in OTHER_NAME:
+            return (
+                f"it does not name {self._server_name or self._base.host}",
+                "if that is the server: write the name it has as server_name;"
+                " if it has only addresses, list them as addresses, and no dns",
+            )
+        return (
+            "no known authority signed it, or it expired",
+            "name the file of its certificate authority, or renew it",
         )
 
     def _refusal(
@@ -219,6 +232,12 @@ class HttpApi:
             "another service may listen there",
             "check the address",
         )
+
+
+def _is_own_fault(error: Exception) -> bool:
+    """Whether who listens could not be proven for a lack of files or memory here."""
+    connecting = isinstance(error, aiohttp.ClientConnectorError)
+    return isinstance(error, OSError) and error.errno in OWN_FAULTS and not connecting
 
 
 def _secrets(body: Mapping[str, object] | None, token: str) -> frozenset[str]:

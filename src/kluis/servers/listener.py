@@ -9,6 +9,7 @@ inode is 0, and its user 0 or the listener's, by the kernel's version; so nothin
 from __future__ import annotations
 
 import asyncio
+import errno
 import pwd
 import re
 import struct
@@ -17,10 +18,11 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from kluis.addresses import is_plain_loopback
-from kluis.errors import ServerUnreachable, UsageError, WrongServer
+from kluis.anchors.threads import Threads
+from kluis.errors import ServerHung, ServerUnreachable, Unreachable, UsageError, WrongServer
 
 Prove = Callable[[asyncio.BaseTransport], Awaitable[None]]
 """Looks at a new connection, and raises KluisError when it is to be used for nothing."""
@@ -34,12 +36,29 @@ MOST_MISSES: Final = 5  # a table that changes while it is read may lack a row o
 FIRST_PAUSE_S: Final = 0.001
 LONGEST_PAUSE_S: Final = 0.2
 
+LOOK_UP_S: Final = 2.0  # of a user's number: a directory service may hang
+NAME_S: Final = 0.5  # of a name, which is only shown
+MOST_LOOKUPS: Final = 4  # of one user at the same time
+_BUSY_S: Final = 0.01  # until it is tried again whether a thread is free
+
+OWN_FAULTS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+"""Errors that say something of this process or machine, and nothing of a server."""
+
 NOBODY: Final = 65_534  # what the kernel calls every user who has no number here
 _ESTABLISHED, _SYN_RECV = 1, 3
 _REST: Final = (
     rb" ([0-9A-F]{2}) [0-9A-F]+:[0-9A-F]+ [0-9A-F]{2}:[0-9A-F]+ [0-9A-F]+"  # state, queues, timer
     rb" +([0-9]{1,10}) +-?[0-9]{1,11} ([0-9]{1,20}) "  # uid, probes, inode
 )
+
+# What hangs can't be broken off, and holds up only itself: one user, or names alone.
+_numbers: Final[dict[str, Threads]] = {}
+_names: Final = Threads(MOST_LOOKUPS)
+_tables: Final = Threads()
+
+T = TypeVar("T")
 
 
 class User(NamedTuple):
@@ -68,12 +87,11 @@ def proving(address: str, user: str | int | None) -> Prove | None:
 
 
 async def _refuse_other(address: str, user: str | int, transport: asyncio.BaseTransport) -> None:
-    wanted = await asyncio.to_thread(_uid, user)
+    wanted = await _uid(user)
     found = await owner(address, transport)
     if found != wanted:
-        other = await asyncio.to_thread(named, found)
         raise WrongServer(
-            f"who listens at {address} is {shown(other)}",
+            f"who listens at {address} is {shown(await named_soon(found))}",
             f"declared is the user {user}: another process may have taken the server's port",
             "find out who has it (ss -ltnp); if that is right: kluis server add pins its user",
         )
@@ -82,12 +100,13 @@ async def _refuse_other(address: str, user: str | int, transport: asyncio.BaseTr
 async def owner(address: str, transport: asyncio.BaseTransport) -> int:
     """The uid of the socket at the other end. Waits until it was accepted, without a deadline.
 
-    Raises WrongServer where the kernel does not tell, and ServerUnreachable when it ended.
+    Raises WrongServer where the kernel does not tell, ServerUnreachable when it ended, and OSError
+    when this process can't look (``OWN_FAULTS``).
     """
     server, client = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     pause_s, misses = FIRST_PAUSE_S, 0
     while server and client and misses < MOST_MISSES and not transport.is_closing():
-        row = await asyncio.to_thread(_row, address, server[:2], client[:2])
+        row = await _run(_tables, partial(_row, address, server[:2], client[:2]))
         if row is not None and row.state == _ESTABLISHED and row.inode:
             return row.uid
         misses += row is None or row.state not in (_ESTABLISHED, _SYN_RECV)
@@ -119,6 +138,8 @@ def _row(address: str, server: tuple[str, int], client: tuple[str, int]) -> Row 
         except OSError as error:
             if wide and isinstance(error, FileNotFoundError):  # a kernel without IPv6
                 continue
+            if error.errno in OWN_FAULTS:
+                raise
             raise _untold(address, f"{table} can't be read") from None
         if found is not None:
             return found
@@ -170,14 +191,29 @@ def named(uid: int) -> User:
         return User(uid, "")
 
 
+async def named_soon(uid: int) -> User:
+    """A user with his name where the system tells it soon, else with his number alone."""
+    try:
+        async with asyncio.timeout(NAME_S):
+            return await _names.run(partial(named, uid))
+    except (TimeoutError, Unreachable):
+        return User(uid, "")
+
+
 def shown(user: User) -> str:
     """A user for a person."""
     return f"{user.name} (uid {user.uid})" if user.name else f"uid {user.uid}"
 
 
-def _uid(user: str | int) -> int:
+async def _uid(user: str | int) -> int:
     try:
-        uid = user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+        uid = user if isinstance(user, int) else await _number(user)
+    except TimeoutError:
+        raise ServerHung(
+            f"this machine did not tell within {LOOK_UP_S:g} s who the user {user} is",
+            "its directory service hangs; so it can't be proven who listens, and nothing was sent",
+            "look after that service; or write the user's number into kluis.toml",
+        ) from None
     except KeyError:
         raise UsageError(
             f"there is no user {user} on this machine",
@@ -191,3 +227,18 @@ def _uid(user: str | int) -> int:
             "run the server as a user of its own, and declare that one",
         )
     return uid
+
+
+async def _number(name: str) -> int:
+    threads = _numbers.setdefault(name, Threads(MOST_LOOKUPS))
+    async with asyncio.timeout(LOOK_UP_S):
+        return (await _run(threads, partial(pwd.getpwnam, name))).pw_uid
+
+
+async def _run(threads: Threads, call: Callable[[], T]) -> T:
+    """What a call gives in one of these threads; waits until one is free."""
+    while True:
+        try:
+            return await threads.run(call)
+        except Unreachable:
+            await asyncio.sleep(_BUSY_S)

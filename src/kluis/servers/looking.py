@@ -23,8 +23,9 @@ from kluis.errors import KluisError, ServerHung, ServerUnreachable, WrongServer
 from kluis.servers.client import SealStatus, ServerClient
 from kluis.servers.declared import Server
 from kluis.servers.http import Connector
-from kluis.servers.listener import User, named, owner
+from kluis.servers.listener import User, named_soon, owner
 from kluis.servers.tls import (
+    OTHER_NAME,
     Certificate,
     Onlooker,
     ServerTls,
@@ -42,7 +43,6 @@ MOST_AUTHORITIES: Final = 16
 # OpenSSL's codes (x509_vfy.h) of what a verification ended with
 _EARLY, _EXPIRED = 9, 10
 _UNKNOWN: Final = frozenset({2, 18, 19, 20, 21})
-_OTHER_NAME: Final = frozenset({62, 63, 64})
 
 _WORD: Final = re.compile(r"[A-Za-z0-9._-]{0,32}")
 _CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9-]{0,64}")
@@ -115,7 +115,7 @@ async def _look(address: str, tls: ServerTls, pins: Sequence[str]) -> Look:
         nonlocal user
         if is_plain_loopback(address):
             with contextlib.suppress(WrongServer):  # that it can't be known is shown, too
-                user = await asyncio.to_thread(named, await owner(address, transport))
+                user = await named_soon(await owner(address, transport))
 
     connector = Connector(note, ssl=onlooker.context())
     async with ServerClient(address, tls=tls, timeout_s=TIMEOUT_S, connector=connector) as client:
@@ -129,7 +129,7 @@ async def _look(address: str, tls: ServerTls, pins: Sequence[str]) -> Look:
         seen,
         certificate=certificate,
         trust=_trust(by_name, await _verdict(address, tls.server_name, _nameless(tls, None))),
-        name_fits=by_name not in _OTHER_NAME,
+        name_fits=by_name not in OTHER_NAME,
         authorities=tuple(vouching),
     )
 
@@ -152,7 +152,7 @@ def _trust(alone: int, vouched: int) -> Trust:
         return Trust.EXPIRED if dated == _EXPIRED else Trust.EARLY
     if vouched == 0:
         return Trust.VOUCHED
-    if vouched in _UNKNOWN and (alone == 0 or alone in _OTHER_NAME):
+    if vouched in _UNKNOWN and (alone == 0 or alone in OTHER_NAME):
         return Trust.UNKNOWN
     return Trust.REFUSED
 

@@ -8,17 +8,22 @@ http within this machine the user who listens takes the place of the key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
 
 from kluis.errors import ChangeRefused, KluisError, ServerUnreachable, WrongServer
 from kluis.servers.client import SealStatus
-from kluis.servers.declared import Server
+from kluis.servers.declared import Listed, Server
 from kluis.servers.listener import NOBODY
 from kluis.servers.looking import Look, Trust
 from kluis.servers.tls import Certificate
 
 Shown = tuple[Look, Certificate]
+
+_USER_NAME: Final = re.compile(r"[^\s:]{1,256}")  # as kluis.toml takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +90,10 @@ def _refuse_unusable(server: Server, seen: Look, certificate: Certificate) -> No
     if not seen.name_fits:
         wanted = server.tls.server_name or "that address"
         names = ", ".join(certificate.names) or "nothing at all"
-        fitting = next((name for name in certificate.names if "*" not in name), "NAME")
         raise WrongServer(
             f"the certificate of {seen.address} does not name {wanted}",
             f"it is for {names}",
-            f"add --server-name {fitting} if that is the server; or have another one issued",
+            f"{_way_to(server, certificate)} if that is the server; or have another one issued",
         )
     reasons = {
         Trust.EXPIRED: "it has expired",
@@ -102,6 +106,23 @@ def _refuse_unusable(server: Server, seen: Look, certificate: Certificate) -> No
             reasons[seen.trust],
             "renew it, then look again",
         )
+
+
+def _way_to(server: Server, certificate: Certificate) -> str:
+    """The option by which a server has the name in its certificate."""
+    fitting = next((name for name in certificate.names if "*" not in name), "NAME")
+    by_name = server.tls.server_name is not None and not isinstance(server.discovery, Listed)
+    if by_name and _is_address(fitting):  # one for each node: no name fits all of them
+        return "name its nodes with --address, once for each,"
+    return f"add --server-name {fitting}"
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _one_cluster(server: Server, looks: Sequence[Look]) -> SealStatus:
@@ -169,7 +190,9 @@ def _user(server: Server, looks: Sequence[Look]) -> str | int | None:
         )
     for uid, name in users:
         old = server.tls.user
-        return old if old in (uid, name) else name or uid
+        if old in (uid, name):
+            return old
+        return name if _USER_NAME.fullmatch(name) else uid
     return None
 
 

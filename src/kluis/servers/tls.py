@@ -24,6 +24,9 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from kluis.errors import UsageError
 
+OTHER_NAME: Final = frozenset({62, 63, 64})
+"""OpenSSL's codes (x509_vfy.h) of a certificate that names another host, or another address."""
+
 PIN_PATTERN: Final = r"sha256:[A-Za-z0-9+/]{43}="
 _MOST_NAMES: Final = 32
 _MOST_CHARS: Final = 256

@@ -26,6 +26,7 @@ Selector = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/=!,() -]{1,512}$")]
 Pin = Annotated[str, Field(pattern=r"^sha256:[A-Za-z0-9+/]{43}=$")]
 Count = Annotated[StrictInt, Field(ge=1, le=255)]
 _LAST_UID: Final = 2**32 - 2
+_NOBODY: Final = 65_534
 Workload = Annotated[
     str,
     Field(pattern=r"^(?:deployment|statefulset|daemonset)/[a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}$"),
@@ -76,6 +77,10 @@ class ServerSettings(Settings):
         named = isinstance(value, str) and re.fullmatch(r"[^\s:]{1,256}", value)
         if not named and not (type(value) is int and 0 <= value <= _LAST_UID):
             raise ValueError('it should be the name of a user, like "openbao", or a number')
+        if value == _NOBODY:
+            raise ValueError(
+                f"{_NOBODY} is also every user that the kernel has no number for: it proves nothing"
+            )
         if not any(map(is_plain_loopback, info.data.get("addresses", ()))):
             raise ValueError(
                 "no address is http:// on loopback, and elsewhere a pin says who it is"

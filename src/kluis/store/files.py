@@ -6,14 +6,21 @@ The folder is synced after the rename. Nothing here knows what is in the files.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from kluis.errors import Unsafe, WriteFailed
 
+LOCK_S: Final = 10.0
+"""Until another process has to be done with a folder."""
+
 _NEW: Final = ".new"
+_PAUSE_S: Final = 0.02
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -65,6 +72,42 @@ def rewrite(path: Path, data: bytes) -> None:
     except OSError as error:
         raise _given_up(new, path, error) from None
     put(new, path)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask the same from writing in a folder. Raises WriteFailed.
+
+    Blocks for ``LOCK_S`` at most. A disk that can't lock folders keeps nobody away.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise write_failed(folder, error) from None
+    try:
+        _lock(folder, descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path, descriptor: int) -> None:
+    ends_s = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends_s:
+                raise WriteFailed(
+                    f"another process is writing in {folder}, for {LOCK_S:g} s already",
+                    "two of them would write over each other; nothing was written",
+                    "look whether another kluis command hangs, then try again",
+                ) from None
+            time.sleep(_PAUSE_S)
+        except OSError:
+            return
+        else:
+            return
 
 
 def make_folder(folder: Path) -> None:

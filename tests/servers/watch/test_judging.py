@@ -116,6 +116,12 @@ def test_a_verdict(judged: Case, condition: str, alarm: str | None, push: bool) 
         assert verdict.next_step
 
 
+def test_of_other_numbers_than_declared_no_step_follows_that_ends_the_kept_shares() -> None:
+    for numbers in ({"threshold": 2}, {"shares": 4}):
+        step = judging.judge(case(numbers)).next_step
+        assert step == "if its shares were renewed: kluis server add vault"
+
+
 @pytest.mark.parametrize(
     ("address", "tls", "way"),
     [

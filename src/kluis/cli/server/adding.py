@@ -211,10 +211,10 @@ def _write(task: _Task) -> None:
 
 
 def _refuse_foreign(task: _Task) -> None:
-    if "ca" in task.fields and task.own_file.exists():
+    if not candidate.may_be_written(task.own_file):
         raise ChangeRefused(
             f"{task.own_file} is there already",
-            "its certificate is to be written there, and what is there is not of this server",
+            "its certificate is to be written there, and what is there is not of kluis",
             "move it away, or choose another name for the server",
         )
 

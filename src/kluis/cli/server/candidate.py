@@ -49,10 +49,13 @@ OWN_FILE_MARK = b"# the server's own certificate, written by kluis server add\n"
 
 def has_own_file(file: ConfigurationFile, name: str, said: ServerSettings) -> bool:
     """Whether it is believed by the file that an earlier ``kluis server add`` wrote, if any is."""
-    if said.ca != Path(f"{name}.crt"):
-        return False
+    return said.ca == Path(f"{name}.crt") and may_be_written(file.resolve(said.ca))
+
+
+def may_be_written(own_file: Path) -> bool:
+    """Whether a file is not there, or an earlier ``kluis server add`` wrote it."""
     try:
-        with file.resolve(said.ca).open("rb") as there:
+        with own_file.open("rb") as there:
             return there.read(len(OWN_FILE_MARK)) == OWN_FILE_MARK
     except FileNotFoundError:
         return True

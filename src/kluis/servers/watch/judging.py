@@ -277,7 +277,7 @@ _ENDED: Final = {
     Outcome.BROKEN: (
         "ended the connection over which shares are entered",
         "it ended at it, or a proxy before it ends each connection",
-        "look at its log, and name the node itself in kluis.toml",
+        "look at its log and its disk; behind a proxy, name the node itself in kluis.toml",
     ),
 }
 
