@@ -6,7 +6,6 @@ from kluis.errors import KluisError, UnknownKey
 from kluis.keyring.custody import Custody, Shares
 from kluis.servers.client import SealStatus
 from kluis.servers.watch.evidence import Case, Rules, Verdict
-from kluis.servers.watch.judging import check_shares
 from kluis.servers.watch.states import Alarm, Condition
 
 
@@ -45,10 +44,18 @@ def unfit(custody: Custody, case: Case) -> Verdict:
     else:
         seen = f"{rules.address} wants {status.threshold} shares"
         means = f"{len(custody.shares)} are kept, of a set of which {custody.threshold} are enough"
-    return Verdict(Condition.SEALED, alarm, seen, means, check_shares(rules))
+    return Verdict(Condition.SEALED, alarm, seen, means, _check_shares(rules))
 
 
 def _of_another(custody: Custody, rules: Rules) -> bool:
     """Whether the shares are known to be those of another cluster."""
     declared = rules.identity.cluster_id
     return bool(custody.cluster_id and declared) and custody.cluster_id != declared
+
+
+def _check_shares(rules: Rules) -> str:
+    """The next step where shares and seal do not fit each other."""
+    return (
+        "compare bao status with kluis.toml; the right shares are taken by"
+        f" kluis key import {rules.key} --shares - --replace"
+    )

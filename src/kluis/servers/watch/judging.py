@@ -25,7 +25,7 @@ from kluis.errors import (
 from kluis.keyring.custody import MAX_SHARES
 from kluis.servers.client import SealStatus
 from kluis.servers.watch.attempts import Outcome
-from kluis.servers.watch.evidence import Case, Rules, Verdict, Way
+from kluis.servers.watch.evidence import Case, Verdict, Way
 from kluis.servers.watch.states import Alarm, Condition
 
 EMPTY_S: Final = 5.0  # a node that joins a raft cluster says for a moment that it is empty
@@ -189,7 +189,7 @@ def _being_made(case: Case) -> Verdict | None:
 
 def _other_seal(case: Case) -> Verdict | None:
     status, identity = case.answer.status, case.rules.identity
-    next_step = check_shares(case.rules)
+    next_step = "compare bao status with kluis.toml, and find out which server that is"
     if status.seal_type != "shamir" or status.recovery_seal:
         seen = f"the seal of {case.rules.address} is {_shown(_SEAL_TYPE, status.seal_type)}"
         means = "only a Shamir seal is opened with shares"
@@ -200,6 +200,7 @@ def _other_seal(case: Case) -> Verdict | None:
     elif status.migration:
         seen = f"{case.rules.address} is being moved to another seal"
         means = "its shares would be taken for the migration"
+        next_step = "whoever moves it goes on with it, or takes it back; see bao status"
     elif not _possible(status):
         seen = f"{case.rules.address} says numbers of shares that can't be"
         means = "that is no answer of OpenBao or Vault"
@@ -280,14 +281,6 @@ _ENDED: Final = {
         "look at its log and its disk; behind a proxy, name the node itself in kluis.toml",
     ),
 }
-
-
-def check_shares(rules: Rules) -> str:
-    """The next step where shares and seal do not fit each other."""
-    return (
-        "compare bao status with kluis.toml; the right shares are taken by"
-        f" kluis key import {rules.key} --shares - --replace"
-    )
 
 
 # -- what a server says
