@@ -14,13 +14,19 @@ from tests.support.house import House
 PLAINTEXT = {"plaintext": base64.b64encode(b"the root key").decode()}
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[House, str]]:
-    """A house that is served, and its client's token."""
-    house = House(tmp_path / "house")
-    token = house.apply()["tokens"]["bletchley"]
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    house = House(tmp_path_factory.mktemp("served") / "house")
+    house.apply()
     with house.serve_open():
-        yield house, token
+        yield house
+
+
+@pytest.fixture
+def served(running: House) -> tuple[House, str]:
+    """A house that is served, and its client's only token."""
+    running.json("client", "revoke", "bletchley")
+    return running, running.json("client", "issue", "bletchley")["token"]
 
 
 def status(house: House, token: str) -> int:

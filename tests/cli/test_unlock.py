@@ -17,14 +17,20 @@ FOREIGN = (
 )
 
 
-@pytest.fixture
-def locked(tmp_path: Path) -> Iterator[tuple[House, list[str]]]:
-    """A house that is served and was locked by hand, and its paper."""
-    house = House(tmp_path / "house")
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, list[str]]]:
+    """A house that is served, and its paper."""
+    house = House(tmp_path_factory.mktemp("served") / "house")
     shares = house.apply()["shares"]["family"]
     with house.serve_open():
-        house.text("lock", "homelab")
         yield house, shares
+
+
+@pytest.fixture
+def locked(served: tuple[House, list[str]]) -> tuple[House, list[str]]:
+    """The same, locked by hand, with no share entered."""
+    served[0].text("lock", "homelab")
+    return served
 
 
 def lines(*shares: str) -> str:

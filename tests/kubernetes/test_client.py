@@ -23,7 +23,7 @@ from kluis.kubernetes.access import Access, Token, TokenFile
 from kluis.kubernetes.client import Kubernetes
 from kluis.kubernetes.objects import Object, Resource, condition, name, text, version
 from tests.kubernetes.conftest import WIDGETS, access
-from tests.support.bao import free_port
+from tests.support.bao import free_port, wait_until
 from tests.support.kubernetes import KubernetesDouble
 
 T = TypeVar("T")
@@ -232,7 +232,7 @@ def test_until_returns_when_it_holds_already_and_when_it_comes_to(
     cluster: KubernetesDouble,
 ) -> None:
     make(cluster, "a")
-    cluster.later(0.1, lambda: become_ready(cluster))
+    cluster.fault(watches=True, action=lambda: become_ready(cluster))
     late = run(cluster, lambda api: api.until(ONE, ready, 30))
     assert ready(late)
     assert run(cluster, lambda api: api.until(ONE, ready, 30)) == late
@@ -244,12 +244,8 @@ def test_until_goes_on_over_faults_of_every_kind(cluster: KubernetesDouble) -> N
     cluster.fault(watches=False, cut=True)
     cluster.fault(watches=True, status=500)
     cluster.fault(watches=True, skip=1, status=410, reason="Expired")
-    cluster.fault(watches=True, skip=2, action=lambda: cluster.later(0.05, cluster.cut_watches))
-    cluster.fault(
-        watches=True,
-        skip=3,
-        action=lambda: cluster.later(0.05, lambda: become_ready(cluster)),
-    )
+    cluster.fault(watches=True, skip=2, action=once_open(cluster, cluster.cut_watches))
+    cluster.fault(watches=True, skip=3, action=once_open(cluster, lambda: become_ready(cluster)))
     assert ready(run(cluster, lambda api: api.until(ONE, ready, 30)))
 
 
@@ -276,7 +272,7 @@ def test_until_ends_when_there_is_nothing_to_wait_for(cluster: KubernetesDouble)
     assert isinstance(error, ApiRefused)
     assert error.status == 404
     make(cluster, "a")
-    cluster.fault(watches=True, action=lambda: cluster.later(0.05, lambda: remove(cluster)))
+    cluster.fault(watches=True, action=once_open(cluster, lambda: remove(cluster)))
     error = failure(cluster, lambda api: api.until(ONE, ready, 30))
     assert isinstance(error, ApiRefused)
     assert error.status == 404
@@ -285,6 +281,16 @@ def test_until_ends_when_there_is_nothing_to_wait_for(cluster: KubernetesDouble)
     error = failure(cluster, lambda api: api.until(ONE, ready, 30))
     assert isinstance(error, ApiRefused)
     assert error.status == 403
+
+
+def once_open(cluster: KubernetesDouble, act: Callable[[], None]) -> Callable[[], None]:
+    """For a fault of a watch: do something as soon as that watch is open."""
+
+    def wait() -> None:
+        wait_until(lambda: cluster.watching == 1, "the watch is open")
+        act()
+
+    return lambda: cluster.later(0.0, wait)
 
 
 def remove(cluster: KubernetesDouble) -> None:

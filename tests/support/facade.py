@@ -48,6 +48,7 @@ from tests.support.bao import wait_until
 from tests.support.failing_anchor import FailingAnchor
 
 DEADLINE_S: Final = 30.0
+SLOWEST_S: Final = 20.0  # a hundred times what a busy machine needs for an answer
 DENIED: Final[Mapping[str, object]] = {"errors": ["permission denied"]}
 
 DEFAULT_LIMITS: Final = Limits()
@@ -443,9 +444,9 @@ class Good:
             self.answered += 1
             self.slowest_s = max(self.slowest_s, time.monotonic() - start)
 
-    def check(self, slowest_s: float = 2.0) -> None:
-        """It was answered all along, rightly and in time."""
+    def check(self) -> None:
+        """It was answered all along, rightly, and never as late as if somebody had been first."""
         before = self.answered
         wait_until(lambda: bool(self.failed) or self.answered > before, "it is still answered")
         assert self.failed == []
-        assert self.slowest_s < slowest_s
+        assert self.slowest_s < SLOWEST_S

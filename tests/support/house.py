@@ -223,6 +223,13 @@ class House:
             service.end()
 
     @contextlib.contextmanager
+    def serve_open(self, *arguments: str) -> Iterator[Service]:
+        """The same, once its keyring is open."""
+        with self.serve(*arguments) as service:
+            service.wait_logged('"event": "opened"')
+            yield service
+
+    @contextlib.contextmanager
     def run(
         self, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> Iterator[Service]:
@@ -290,6 +297,11 @@ class Service:
     def log(self) -> str:
         """All that it wrote."""
         return self.log_file.read_text("utf-8", "replace")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON lines of its log that are whole by now."""
+        lines = self.log.splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line[0] == "{" and line[-1] == "\n"]
 
     def wait_ready(self) -> None:
         """Wait until its control socket answers."""

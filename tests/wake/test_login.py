@@ -116,12 +116,16 @@ def test_a_role_that_never_gets_in_is_told_without_its_token(
 ) -> None:
     room = server.room(key=False)
     token = account(cluster, room)
-    with pytest.raises(WakeFailed) as caught:
-        tried(cluster, Login(room.key, "vaults", room.key), recovered(server), 1.0)
-    said = "\n".join((caught.value.seen, caught.value.means, caught.value.next_step))
-    assert token not in said
-    assert "400" in said or "403" in said
-    assert f"auth/kubernetes/role/{room.key}" in caught.value.next_step
+
+    def answered(timeout_s: float) -> bool:
+        with pytest.raises(WakeFailed) as caught:
+            tried(cluster, Login(room.key, "vaults", room.key), recovered(server), timeout_s)
+        said = "\n".join((caught.value.seen, caught.value.means, caught.value.next_step))
+        assert token not in said
+        assert f"auth/kubernetes/role/{room.key}" in caught.value.next_step
+        return "400" in said or "403" in said
+
+    assert any(map(answered, (0.5, 5.0, 50.0)))  # longer on a busy machine
 
 
 def test_before_the_login_nothing_is_touched(server: KmsServer, cluster: KubernetesDouble) -> None:
@@ -131,7 +135,7 @@ def test_before_the_login_nothing_is_touched(server: KmsServer, cluster: Kuberne
     account(cluster, room)
     kubeconfig = cluster.kubeconfig()
     wanted = Login(room.key, "vaults", room.key)
-    hook = ExternalSecrets("eso", lambda: find(kubeconfig), (), wanted, 1.0)
+    hook = ExternalSecrets("eso", lambda: find(kubeconfig), (), wanted, 0.5)
     with pytest.raises(WakeFailed):
         asyncio.run(hook.run(recovered(server)))
     assert not cluster.asked("PATCH")
