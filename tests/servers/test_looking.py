@@ -360,10 +360,11 @@ def chosen(
     pin: str | None = None,
     ca: bool = False,
     own: bool = False,
+    user: str | None = None,
     **more: object,
 ) -> Choice:
     path = Path("ca.crt") if ca or own else None
-    declared = server(tls=ServerTls(path, pin), **more)
+    declared = server(tls=ServerTls(path, pin, user=user), **more)
     found = {f"https://{number}:8200": look for number, look in enumerate(looks)}
     return pinning.choose(declared, found, own_file=own, pin_authority=False)
 
@@ -442,7 +443,7 @@ def test_what_a_server_says_of_its_seal_and_cluster_is_taken_over() -> None:
         ([User(998, "open bao")], "vault", 998),
         ([User(998, "a:b")], None, 998),
         ([User(998, "DOMAIN\\bao")], None, "DOMAIN\\bao"),
-        ([User(NOBODY, "nobody")], "openbao", None),
+        ([User(NOBODY, "nobody")], None, None),
         ([None], "openbao", None),
     ],
 )
@@ -467,6 +468,12 @@ TRANSIT = replace(STATUS, seal_type="transit", recovery_seal=True)
         ([ServerUnreachable("away")], {}, ServerUnreachable, "away"),
         ([one("a"), one("b")], {}, WrongServer, "2 different keys"),
         ([one(user=User(1, "a")), one(user=User(2, "b"))], {}, WrongServer, "2 different users"),
+        (
+            [one(user=User(NOBODY, "nobody"))],
+            {"user": "bao"},
+            WrongServer,
+            "is not bao",
+        ),
         ([one("a", U), one("b", U)], {}, WrongServer, "2 different keys"),
         ([one("a", U)], {"ca": True}, WrongServer, "ca.crt does not vouch"),
         ([one(name_fits=False)], {}, WrongServer, "does not name that address"),

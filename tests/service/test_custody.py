@@ -143,6 +143,19 @@ def test_another_set_is_refused_and_with_replace_it_takes_the_place(tmp_path: Pa
     trying(tmp_path, test)
 
 
+def test_the_set_that_a_declared_server_needs_is_not_replaced_by_another_servers(
+    tmp_path: Path,
+) -> None:
+    async def test(here: Here) -> None:
+        await imported(here, SET)
+        args = {"shares": lines(OTHER[:2]), "threshold": 2, "replace": True}
+        refusal = await here.refused(ChangeRefused, "shares-import", key=KEY, **args)
+        assert "old-vault is declared with 3 needed shares; of these 2 are" in refusal
+        assert custody.kept(here.inside, PATH).shares == tuple(SET)
+
+    trying(tmp_path, test)
+
+
 def test_what_a_replace_would_lose_is_said(tmp_path: Path) -> None:
     async def test(here: Here) -> None:
         await imported(here, SET)

@@ -181,7 +181,14 @@ def _pin(server: Server, shown: Sequence[Shown], pin_authority: bool) -> str:
 
 def _user(server: Server, looks: Sequence[Look]) -> str | int | None:
     """Who listens, at each node within this machine; as it is declared where that still holds."""
-    users = {seen.user for seen in looks if seen.user is not None and seen.user.uid != NOBODY}
+    found = {seen.user for seen in looks if seen.user is not None}
+    users = {user for user in found if user.uid != NOBODY}
+    if server.tls.user is not None and users != found:
+        raise WrongServer(
+            f"who listens at a node of {server.name} is not {server.tls.user}: {NOBODY} is nobody",
+            "another process may have taken the server's port",
+            "find out who has it: ss -ltnp",
+        )
     if len(users) > 1:
         raise WrongServer(
             f"the nodes of {server.name} are run by {len(users)} different users",

@@ -85,7 +85,21 @@ def _made(house: House, path: KeyPath, given: _Given, old: Custody | None) -> Cu
             "the import would destroy it, and a server may need it",
             "name another key; or add --replace, if no server needs that set any more",
         )
+    if old is not None:
+        _refuse_needed(house, path, old, new)
     return new
+
+
+def _refuse_needed(house: House, path: KeyPath, old: Custody, new: Custody) -> None:
+    """The kept set is not destroyed for another one while a declared server fits only the kept."""
+    for name, server in house.blueprint.servers.items():
+        wanted = server.identity.threshold
+        if path in (server.unseal, server.recovery) and old.threshold == wanted != new.threshold:
+            raise ChangeRefused(
+                f"{name} is declared with {wanted} needed shares; of these {new.threshold} are",
+                "the kept ones fit it; these are of another server, or it was given new ones",
+                f"name another key; if {name} was given new ones: kluis server add {name} first",
+            )
 
 
 def _besides(old: Custody) -> str:

@@ -56,6 +56,6 @@ def _of_another(custody: Custody, rules: Rules) -> bool:
 def _check_shares(rules: Rules) -> str:
     """The next step where shares and seal do not fit each other."""
     return (
-        "compare bao status with kluis.toml; the right shares are taken by"
-        f" kluis key import {rules.key} --shares - --replace"
+        f"if {rules.key} is another server's: a key of its own in kluis.toml; else import the right"
+        f" shares: kluis key import {rules.key} --shares - --replace"
     )
