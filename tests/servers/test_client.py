@@ -7,14 +7,16 @@ import datetime
 import ipaddress
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import NoReturn
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from kluis.errors import ServerError, UsageError
+from kluis.errors import ServerError, ServerUnreachable, UsageError
 from kluis.servers.client import Initialised, ServerClient
 from kluis.servers.tls import ServerTls
 from tests.support.bao import Bao, free_port
@@ -292,3 +294,30 @@ def _self_signed(directory: Path) -> tuple[Path, Path]:
         )
     )
     return certificate, key
+
+
+class BreaksOff(aiohttp.TCPConnector):
+    """A connection whose making is cancelled by nobody, or hangs."""
+
+    hangs = False
+
+    async def _create_connection(self, *_: object) -> NoReturn:
+        if self.hangs:
+            await asyncio.sleep(120)
+        raise asyncio.CancelledError
+
+
+def test_a_connection_that_is_broken_off_is_an_error_and_a_cancelled_call_is_cancelled() -> None:
+    async def play() -> None:
+        connector = BreaksOff()
+        async with ServerClient("http://127.0.0.1:1", connector=connector) as client:
+            with pytest.raises(ServerUnreachable):
+                await client.seal_status()
+            connector.hangs = True
+            call = asyncio.create_task(client.seal_status())
+            await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    asyncio.run(play())

@@ -158,6 +158,11 @@ class HttpApi:
             if _is_own_fault(error):
                 raise
             raise self._failure(error, timeout_s or self._timeout_s) from None
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            # Nobody wants this call to end: the connection did, in the middle of its making.
+            raise self._failure(aiohttp.ClientConnectionError(), self._timeout_s) from None
         answer = Answer(response.status, _object(content), content)
         if answer.status not in accepted:
             raise self._refusal(method, path, answer, _secrets(body, token))
@@ -238,6 +243,12 @@ def _is_own_fault(error: Exception) -> bool:
     """Whether who listens could not be proven for a lack of files or memory here."""
     connecting = isinstance(error, aiohttp.ClientConnectorError)
     return isinstance(error, OSError) and error.errno in OWN_FAULTS and not connecting
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled the task that runs."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _secrets(body: Mapping[str, object] | None, token: str) -> frozenset[str]:

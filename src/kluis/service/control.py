@@ -32,6 +32,12 @@ _NOT_A_REQUEST: Final = UsageError(
     "use the kluis command of the same version",
 )
 
+_BROKEN_OFF: Final = ServiceError(
+    "the work was broken off in the service",
+    "a connection that it waited for ended in an unusual way",
+    "run the command again: it goes on from where things stand",
+)
+
 _LOOK_S: Final = 0.1
 
 
@@ -112,6 +118,8 @@ class ControlServer:
                 await asyncio.wait({answering}, timeout=_LOOK_S)
                 if reader.at_eof():
                     raise ConnectionResetError
+            if answering.cancelled():  # by nobody here: what it waited for was broken off
+                return {"error": {**explain_error(_BROKEN_OFF)}}
             return answering.result()
         finally:
             answering.cancel()
