@@ -93,7 +93,7 @@ def test_to_the_facade_with_a_snapshot_and_a_token_that_nobody_sees(home: Home) 
         assert "moved from shamir to facade, proven" in out
         assert "kluis.toml: unseal of [servers.bletchley] is recovery now" in err
         assert 'recovery = "homelab/of-it"\n' in home.house.file.read_text()
-        assert "not unseal" not in out
+        assert ", not unseal" not in out
         assert home.works()
         done = home.migrate("--to", "facade", "--output", "json")
         assert (done.code, done.json["place"]) == (0, "done")
