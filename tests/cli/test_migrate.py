@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 
 from kluis.service.asking import ask
 from tests.support.bao import Bao, Initialised, bao_binary, free_port, wait_until
-from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING, KLUIS, Done, House
+from tests.support.house import ANCHORS, CLIENT, FACADE, KEYRING, Done, House
 
 STATIC = '\n[keyrings.homelab.keys.seal]\nkind = "static-seal"\n'
 SERVER = '\n[servers.bletchley]\naddresses = ["http://127.0.0.1:BAO"]\nunseal = "homelab/of-it"\n'
@@ -85,7 +83,7 @@ def test_to_the_facade_with_a_snapshot_and_a_token_that_nobody_sees(home: Home) 
         assert f"file:  {folder}/1-migrate.hcl" in begun.out
 
         home.restart(folder / "1-migrate.hcl")
-        with waiting(home) as process:
+        with home.house.beside("server", "migrate", "bletchley", "--wait") as process:
             wait_until(lambda: stands(home) == ("prove", "moved"), "it has moved", 60)
             home.restart(folder / "2-after.hcl")
             out, err = process.communicate(timeout=60)
@@ -99,25 +97,6 @@ def test_to_the_facade_with_a_snapshot_and_a_token_that_nobody_sees(home: Home) 
         assert (done.code, done.json["place"]) == (0, "done")
         again = home.house.kluis("server", "migrate", "bletchley", "--back", "--yes")
         assert (again.code, "is proven" in again.err) == (1, True)
-
-
-@contextlib.contextmanager
-def waiting(home: Home) -> Iterator[subprocess.Popen[str]]:
-    """The command with --wait, beside the test."""
-    process = subprocess.Popen(
-        [*KLUIS, "server", "migrate", "bletchley", "--wait"],
-        cwd=home.house.folder,
-        env=home.house.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def stands(home: Home) -> tuple[str, str]:

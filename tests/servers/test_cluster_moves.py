@@ -7,9 +7,7 @@ does it: the standbys first, the active node by stepping down, and a last restar
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +19,7 @@ from kluis.servers.tls import certificates, pin_of
 from kluis.service.asking import ask
 from tests.support.bao import Bao, Initialised
 from tests.support.cluster import Cluster, fresh
-from tests.support.house import CONFIGURATION, KLUIS, House, Service
+from tests.support.house import CONFIGURATION, House, Service
 
 KEPT = "homelab/of-it"
 
@@ -122,7 +120,7 @@ def test_it_is_moved_to_the_facade_node_by_node_and_works_all_the_time(home: Hom
     )
     assert begun.code == 2, begun
     assert "You restart its 3 nodes twice" in " ".join((begun.out + begun.err).split())
-    with waiting(house) as process:
+    with house.beside("server", "migrate", "it", "--wait") as process:
         for node in standbys:
             home.wait_place("restart")
             home.restart(node, "1-migrate.hcl", "carried")
@@ -139,22 +137,3 @@ def test_it_is_moved_to_the_facade_node_by_node_and_works_all_the_time(home: Hom
     assert {str(node.must("GET", "sys/seal-status")["type"]) for node in whole.nodes} == {"transit"}
     assert whole.active.kv_get(home.token, "it") == {"is": "here"}
     assert home.pushed() == pushed, "the watch let it be"
-
-
-@contextlib.contextmanager
-def waiting(house: House) -> Iterator[subprocess.Popen[str]]:
-    """The command with --wait, beside the test."""
-    process = subprocess.Popen(
-        [*KLUIS, "server", "migrate", "it", "--wait"],
-        cwd=house.folder,
-        env=house.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()

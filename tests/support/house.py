@@ -176,6 +176,24 @@ class House:
         assert done.code == code, f"{arguments}: {done}"
         return done.out
 
+    @contextlib.contextmanager
+    def beside(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs beside the test."""
+        process = subprocess.Popen(
+            [*KLUIS, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
     def json(self, *arguments: str, stdin: str = "", code: int = 0) -> dict[str, Any]:
         """The JSON that a command prints; it has to end with ``code``."""
         done = self.kluis(*arguments, "--output", "json", stdin=stdin)
